@@ -1,0 +1,89 @@
+/* module.c: gyre._gyre, its state and its exec steps; every type lives in a file of its own. */
+#include "state.h"
+
+#ifndef GPY_VERSION
+#error "GPY_VERSION comes from meson.build"
+#endif
+
+static int
+intern_names(struct gpy_state *state)
+{
+#define X(name)                                                                                    \
+    state->str_##name = PyUnicode_InternFromString(#name);                                         \
+    if (state->str_##name == NULL)                                                                 \
+        return -1;
+    GPY_NAMES(X)
+#undef X
+    return 0;
+}
+
+static int
+module_exec(PyObject *module)
+{
+    struct gpy_state *state = gpy_state_of_module(module);
+    if (intern_names(state) < 0)
+        return -1;
+    return PyModule_AddStringConstant(module, "__version__", GPY_VERSION);
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    struct gpy_state *state = gpy_state_of_module(module);
+#define X(field) Py_VISIT(state->field);
+    GPY_TYPES(X)
+    GPY_OBJECTS(X)
+#undef X
+#define X(name) Py_VISIT(state->str_##name);
+    GPY_NAMES(X)
+#undef X
+    return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+    struct gpy_state *state = gpy_state_of_module(module);
+#define X(field) Py_CLEAR(state->field);
+    GPY_TYPES(X)
+    GPY_OBJECTS(X)
+#undef X
+#define X(name) Py_CLEAR(state->str_##name);
+    GPY_NAMES(X)
+#undef X
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    (void)module_clear((PyObject *)module);
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_USED},
+#endif
+    {0, NULL},
+};
+
+struct PyModuleDef gpy_module_def = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "gyre._gyre",
+    .m_doc = "The C half of gyre: LoopCore, Task, Future, Handle and the transports.",
+    .m_size = sizeof(struct gpy_state),
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC
+PyInit__gyre(void)
+{
+    return PyModuleDef_Init(&gpy_module_def);
+}
