@@ -1,8 +1,8 @@
 /* ready.h: the FIFO of what runs next, without one object per entry.
  *
- * asyncio keeps a deque of Handles.  Here an entry is three words: a tagged owner and two arguments.
- * A task wake-up or a future's callback costs no allocation and no Handle; only call_soon(), whose
- * caller gets a Handle to keep, makes one.
+ * asyncio keeps a deque of Handles.  Here an entry is three words: a tagged owner and two
+ * arguments. A task wake-up or a future's callback costs no allocation and no Handle; only
+ * call_soon(), whose caller gets a Handle to keep, makes one.
  *
  * Owner: struct gpy_loop.  Thread: whoever holds the GIL (call_soon_threadsafe pushes from other
  * threads).  Every reference in an entry is strong and owned by the entry. */

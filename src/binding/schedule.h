@@ -1,8 +1,8 @@
 /* schedule.h: the one door between Task/Future and the loop that runs them.
  *
  * future.c and task.c know no more of the loop than this; loop.c knows no more of them than
- * future.h and task.h.  A loop that is not ours, a subclass that overrides call_soon, and debug mode
- * all take the slow path: loop.call_soon(callback, *args, context=context). */
+ * future.h and task.h.  A loop that is not ours, a subclass that overrides call_soon, and debug
+ * mode all take the slow path: loop.call_soon(callback, *args, context=context). */
 #ifndef GPY_SCHEDULE_H
 #define GPY_SCHEDULE_H
 
@@ -11,10 +11,10 @@
 
 struct gpy_loop;
 
-/* The LoopCore behind `loop` if callbacks may go straight to its ready queue just now: it is ours, open,
- * neither its type nor the instance overrides call_soon/call_at/create_task, and debug is off.
- * Otherwise NULL (no exception set).  Borrowed.  Never fails, never runs Python code.
- * Valid only until the next call into Python: debug may be switched on at any time. */
+/* The LoopCore behind `loop` if callbacks may go straight to its ready queue just now: it is ours,
+ * open, neither its type nor the instance overrides call_soon/call_at/create_task, and debug is
+ * off. Otherwise NULL (no exception set).  Borrowed.  Never fails, never runs Python code. Valid
+ * only until the next call into Python: debug may be switched on at any time. */
 struct gpy_loop *gpy_loop_direct(struct gpy_state *state, PyObject *loop);
 
 /* Appends an entry to the loop's ready queue (ready.h says what owner, a and b are for each tag).

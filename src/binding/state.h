@@ -1,9 +1,9 @@
 /* state.h: what one import of gyre._gyre owns.
  *
  * There are no C globals that hold Python objects: two subinterpreters each have a module state of
- * their own.  Each file of the binding adds its types and interned names to the X-macro lists below,
- * so that traverse and clear (module.c) can never forget one.
- * Thread: any thread that holds the GIL of the owning interpreter. */
+ * their own.  Each file of the binding adds its types and interned names to the X-macro lists
+ * below, so that traverse and clear (module.c) can never forget one. Thread: any thread that holds
+ * the GIL of the owning interpreter. */
 #ifndef GPY_STATE_H
 #define GPY_STATE_H
 
@@ -13,7 +13,8 @@
 /* Heap types that the module creates: GPY_TYPE(field). */
 #define GPY_TYPES(X)
 
-/* Objects looked up once, at import: GPY_OBJECT(field).  Who looks it up says so in its exec function. */
+/* Objects looked up once, at import: GPY_OBJECT(field).  Who looks it up says so in its exec
+ * function. */
 #define GPY_OBJECTS(X)
 
 /* Interned attribute and keyword names: GPY_NAME(identifier) is state->str_identifier. */

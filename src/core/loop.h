@@ -1,0 +1,142 @@
+/* loop.h: one event loop: ring, timers, wakeup, and the lists of what is to be done.
+ *
+ * The embedder drives the turn; the core supplies its pieces, in this order:
+ *
+ *     gy_loop_begin()                        once per run, on the running thread
+ *     each turn:
+ *         gy_loop_poll() or gy_loop_wait()   flush queued ops, enter the kernel (wait: may block;
+ * the embedder has called gy_loop_prepare_wait() and drops its lock around wait)
+ *         ... the embedder runs what was ready; after each callback gy_loop_flush_dirty()
+ *         gy_loop_reap()                     dispatches completions: upcalls through host.h vtables
+ *     gy_loop_quiesce()                      when the run ends: nothing is in flight afterwards
+ *     gy_loop_close()                        once
+ *
+ * Outside begin..quiesce ops only wait in `pending`; no thread owns the ring.  A begin on another
+ * thread than before makes a new ring. Errors: -errno.  Thread: the running thread; wakeup.h says
+ * what others may do. */
+#ifndef GY_LOOP_H
+#define GY_LOOP_H
+
+#include "bufgroup.h"
+#include "op.h"
+#include "ring.h"
+#include "timer.h"
+#include "wakeup.h"
+#include "work.h"
+#include <pthread.h>
+
+struct gy_stream;
+struct gy_stream_send;
+struct gy_listener;
+
+enum { GY_REAP_BUDGET_EVENTS = 1024, GY_WORK_BUDGET = 1024 };
+
+struct gy_loop_counters {
+    uint64_t ops_submitted;
+    uint64_t ops_landed;
+    uint64_t cancels;
+    uint64_t recv_calls; /* recv(2) and recv events that carried data */
+    uint64_t send_calls; /* send(2)/sendmsg(2) tried                  */
+    uint64_t send_ops;   /* sendmsg SQEs                              */
+    uint64_t bytes_in;
+    uint64_t bytes_out;
+    uint64_t accepted;
+    uint64_t waits; /* waits that could block */
+};
+
+struct gy_loop {
+    struct gy_ring *ring; /* NULL only between a failed re-creation and close      */
+    uint32_t features;    /* copy of ring->features                                */
+    bool running;         /* between begin and quiesce                             */
+    bool quiet;           /* no upcalls: quiescing or closing                      */
+    bool interrupted;     /* set by the embedder in an upcall: reap stops after it */
+    bool enabled;         /* the ring is bound to `thread`                         */
+    bool closed;
+    volatile char *fork_flag; /* one byte in a MADV_WIPEONFORK page: 0 in a child      */
+    pthread_t thread;
+    struct gy_ring_options ring_options;
+    int (*ring_create)(const struct gy_ring_options *options, struct gy_ring **out);
+    struct gy_list pending;   /* QUEUED ops                                            */
+    struct gy_list cancels;   /* CANCELLING ops whose cancel SQE is not yet taken      */
+    struct gy_list dirty;     /* streams with unsent segments (gy_stream.dirty)        */
+    struct gy_list work;      /* gy_work items: deferred work of streams and listeners  */
+    struct gy_list send_pool; /* spare gy_stream_send blocks                           */
+    uint32_t send_pool_count;
+    uint32_t inflight;       /* ops INFLIGHT or CANCELLING                            */
+    uint32_t live;           /* streams and listeners not yet closed                  */
+    struct gy_timers timers; /* the embedder's (call_later) and the core's own        */
+    struct gy_wakeup wakeup;
+    struct gy_bufgroup buffers;
+    void *scratch; /* GY_RECV_BYTES_MAX bytes, allocated at first use       */
+    uint64_t turn; /* counts gy_loop_reap()                                 */
+    struct gy_loop_counters counters;
+};
+
+/* In place.  Creates the ring (disabled) through `create` and the wakeup.  0 or -errno, nothing
+ * kept. */
+int gy_loop_init(struct gy_loop *loop, const struct gy_ring_options *options,
+                 int (*create)(const struct gy_ring_options *options, struct gy_ring **out));
+/* 0 or -errno: the ring is bound to this thread and may be entered.  -EBUSY: already running. */
+int gy_loop_begin(struct gy_loop *loop);
+/* Cancels everything in flight and reaps, without upcalls, until nothing is; what is still wanted
+ * goes back to `pending`.  Bounded by `limit_ns`; returns the number of ops that would not end
+ * (they stay in flight). */
+uint32_t gy_loop_quiesce(struct gy_loop *loop, int64_t limit_ns);
+/* The embedder has closed its streams and listeners, or accepts that they are dropped without
+ * upcalls. Frees buffers, ring, wakeup.  In a forked child only this process's copies. Idempotent.
+ */
+void gy_loop_close(struct gy_loop *loop);
+
+/* True in a child of fork() that inherited the loop.  One byte read. */
+static inline bool
+gy_loop_forked(const struct gy_loop *loop)
+{
+    return *loop->fork_flag == 0;
+}
+
+static inline int64_t
+gy_loop_now_ns(struct gy_loop *loop)
+{
+    return loop->ring->ops->now_ns(loop->ring);
+}
+
+/* Work that must run in the next turn whatever the kernel says (so: do not block). */
+static inline bool
+gy_loop_has_work(const struct gy_loop *loop)
+{
+    return !gy_list_empty(&loop->work);
+}
+
+/* Submits what is queued and runs the kernel's deferred work, without waiting.  Does nothing when
+ * there is nothing to do; `force` enters all the same.  0 or -errno. */
+int gy_loop_poll(struct gy_loop *loop, bool force);
+
+/* Step one of a wait: flushes queued ops into the ring and declares the loop asleep.  After it the
+ * embedder checks its queues once more, and then calls gy_loop_wait without its lock, or
+ * gy_loop_cancel_wait. */
+void gy_loop_prepare_wait(struct gy_loop *loop);
+/* Enters until an event, a wakeup, a signal or the deadline (absolute CLOCK_MONOTONIC ns,
+ * GY_NS_NEVER). Touches nothing but the ring: safe without the embedder's lock.  0, -EINTR, or
+ * another -errno. */
+int gy_loop_wait(struct gy_loop *loop, int64_t deadline_ns);
+/* Step three (also instead of the wait): awake again. */
+void gy_loop_finish_wait(struct gy_loop *loop);
+
+/* Runs the work list and dispatches at most GY_REAP_BUDGET_EVENTS events; stops early when
+ * `interrupted` is set.  Returns how many events were dispatched. */
+unsigned gy_loop_reap(struct gy_loop *loop);
+
+/* Flushes every dirty stream; the embedder calls it after each callback.  Inline test first. */
+void gy_loop_flush_dirty_slow(struct gy_loop *loop);
+static inline void
+gy_loop_flush_dirty(struct gy_loop *loop)
+{
+    if (GY_UNLIKELY(!gy_list_empty(&loop->dirty)))
+        gy_loop_flush_dirty_slow(loop);
+}
+
+/* The embedder's earliest timer that is due at now_ns, taken out of the heap, or NULL.  Due timers
+ * of the core's own are served on the way. */
+struct gy_timer *gy_loop_pop_due(struct gy_loop *loop, int64_t now_ns);
+
+#endif

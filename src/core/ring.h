@@ -1,0 +1,88 @@
+/* ring.h: the seam between the engine and a kernel interface.
+ *
+ * Everything above takes SQEs from a gy_ring, enters, and receives gy_events; it does not know
+ * whether io_uring, epoll or a simulated kernel answers.  The immediate calls go through the same
+ * table so that a simulated kernel sees them too. Thread: all calls from the thread that enabled
+ * the ring, except create/destroy. */
+#ifndef GY_RING_H
+#define GY_RING_H
+
+#include "base.h"
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+struct io_uring_sqe;
+struct gy_op;
+struct gy_ring;
+
+struct gy_event {
+    struct gy_op *op; /* user_data without bit 0; NULL for an event that belongs to no op      */
+    int32_t res;
+    uint32_t flags; /* IORING_CQE_F_*; F_MORE: the op stays in flight; F_BUFFER: id << 16     */
+    bool is_cancel; /* this is the cancel's own event (bit 0 of user_data)                    */
+};
+
+struct gy_ring_counters {
+    uint64_t enters;    /* system calls made to submit or wait     */
+    uint64_t sqes;      /* submissions                             */
+    uint64_t events;    /* completions handed out                  */
+    uint64_t overflows; /* times the CQ overflowed                 */
+};
+
+struct gy_ring_ops {
+    const char *name; /* "io_uring", "epoll", "sim" */
+
+    /* Binds the ring to the calling thread; called once, before the first enter.  0 or -errno. */
+    int (*enable)(struct gy_ring *ring);
+    /* Ends the ring.  `forked`: called in a child of fork(): release this process's mappings and
+     * descriptor only, touch nothing that is shared with the parent. */
+    void (*destroy)(struct gy_ring *ring, bool forked);
+
+    /* A zeroed SQE; never NULL (a full queue is submitted first). */
+    struct io_uring_sqe *(*sqe)(struct gy_ring *ring);
+    /* Submits everything queued and runs due kernel work; with wait_ns > 0 waits for at least one
+     * event at most that long (GY_NS_NEVER: no limit); with 0 does not wait. 0, -EINTR after a
+     * signal, -ETIME when time ran out (0 may be returned for both of the last when events are
+     * there), another -errno for a broken ring. */
+    int (*enter)(struct gy_ring *ring, int64_t wait_ns);
+    /* True if an enter(0) would find anything to do: SQEs queued, task work or overflow flagged. */
+    bool (*needs_enter)(struct gy_ring *ring);
+    /* Copies the next event out and advances; false when there is none. */
+    bool (*next_event)(struct gy_ring *ring, struct gy_event *out);
+    /* Cancels every operation in flight (queued as an SQE; events follow). */
+    void (*cancel_all)(struct gy_ring *ring);
+
+    /* Provided buffers; absent unless GY_FEAT_BUF_RING.  `memory` holds count buffers in a row. */
+    int (*buffers_register)(struct gy_ring *ring, uint16_t group, void *memory, uint32_t count,
+                            uint32_t buffer_bytes);
+    void (*buffers_unregister)(struct gy_ring *ring, uint16_t group);
+    void (*buffer_provide)(struct gy_ring *ring, uint16_t group, uint16_t id);
+
+    /* Immediate, non-blocking calls: result or -errno; EINTR is retried inside. */
+    ssize_t (*try_recv)(struct gy_ring *ring, int fd, void *buf, size_t len);
+    ssize_t (*try_send)(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count);
+    int (*try_accept)(struct gy_ring *ring, int fd);
+    int (*try_connect)(struct gy_ring *ring, int fd, const struct sockaddr *addr, socklen_t len);
+    int (*socket_error)(struct gy_ring *ring, int fd); /* SO_ERROR as -errno, 0 if none       */
+    int (*shutdown)(struct gy_ring *ring, int fd, int how);
+    void (*close)(struct gy_ring *ring, int fd);
+    int64_t (*now_ns)(struct gy_ring *ring); /* CLOCK_MONOTONIC                            */
+};
+
+struct gy_ring {
+    const struct gy_ring_ops *ops;
+    uint32_t features; /* enum gy_feature bits, after GYRE_FEATURES took some away */
+    struct gy_ring_counters counters;
+};
+
+struct gy_ring_options {
+    uint32_t sq_entries;   /* 0: default 256 */
+    uint32_t cq_entries;   /* 0: default 4096 */
+    uint32_t features_off; /* bits to switch off */
+};
+
+/* Creates a disabled io_uring ring; -ENOMEM is retried with smaller queues.  0 and *out, or -errno.
+ * Its memory is MADV_DONTFORK and its descriptor close-on-exec. */
+int gy_ring_uring_create(const struct gy_ring_options *options, struct gy_ring **out);
+
+#endif

@@ -1,0 +1,122 @@
+/* stream.h: one duplex byte stream (TCP, UNIX, pipe end) over the ring.
+ *
+ * Receiving, two policies (gy_recv_policy):
+ *   POLL       a multishot poll (edge-triggered; one-shot where the kernel has none) and recv(2)
+ * straight into memory that the host names, up to 256 KiB a call.  Pausing needs no kernel call:
+ * the edge is remembered in `readable` and read on resume. MULTISHOT  multishot recv into the
+ * loop's shared provided buffers, for small messages.  A stream whose receives fill their buffers
+ * switches itself to POLL.  What lands while paused waits in a bounded hold list; only when that is
+ * full is the receive cancelled. Sending: gy_stream_write() queues and marks the stream dirty;
+ * gy_stream_flush() (the loop calls it for every dirty stream after each callback,
+ * gy_loop_flush_dirty()) sends at once by send(2)/sendmsg(2); what the socket does not take leaves
+ * as one sendmsg SQE with MSG_WAITALL in flight.  At most one send is in flight, so bytes keep
+ * their order.
+ *
+ * Close machine: cancel what is in flight -> both ops idle -> host->detach -> close(fd) ->
+ * host->closed. Owner: the embedder allocates it; from gy_stream_init until host->closed the kernel
+ * may hold its ops. Thread: the loop's.  Any upcall may call any function here, close included; the
+ * stream re-reads its state after each upcall and stays valid until closed() has returned. */
+#ifndef GY_STREAM_H
+#define GY_STREAM_H
+
+#include "op.h"
+#include "sendq.h"
+#include "work.h"
+
+struct gy_stream;
+
+enum gy_recv_policy { GY_RECV_POLL, GY_RECV_MULTISHOT };
+
+/* recv(2) takes at most this much in one call, and one stream at most this many calls per turn. */
+enum { GY_RECV_BYTES_MAX = 256 * 1024, GY_RECV_CALLS_PER_TURN = 4 };
+
+struct gy_stream_host {
+    /* POLL only: names the memory of the next recv(2).  Default (NULL pointer here, or *len left
+     * 0): the loop's scratch buffer.  false: the host failed and has taken its measures (closed or
+     * paused). */
+    bool (*buffer)(struct gy_stream *stream, void **data, size_t *len);
+    /* len > 0 bytes at data: in the memory that buffer() named, in the scratch buffer or in a
+     * provided buffer; valid during the call only. */
+    void (*data)(struct gy_stream *stream, void *data, size_t len);
+    /* The peer will send no more.  Receiving has stopped; sending still works. */
+    void (*eof)(struct gy_stream *stream);
+    /* Receiving or sending failed (-errno).  Both have stopped and the queue was dropped; the host
+     * is expected to close. */
+    void (*error)(struct gy_stream *stream, int err);
+    /* The queue got shorter (gy_stream_queued() tells); called once per event, not per segment. */
+    void (*drained)(struct gy_stream *stream);
+    /* A segment's owner comes back. */
+    void (*release)(struct gy_stream *stream, void *owner);
+    /* Just before close(fd): the host lets go of every other object that knows the descriptor. */
+    void (*detach)(struct gy_stream *stream);
+    /* fd is closed, no op is in flight, the queue is empty: the memory may be freed. */
+    void (*closed)(struct gy_stream *stream);
+};
+
+enum gy_stream_flags {
+    GY_STREAM_READING = 1u << 0,     /* the host wants data                                 */
+    GY_STREAM_READABLE = 1u << 1,    /* POLL: an edge came that is not used up              */
+    GY_STREAM_EOF = 1u << 2,         /* the peer's end was delivered                        */
+    GY_STREAM_BROKEN = 1u << 3,      /* error() was delivered                               */
+    GY_STREAM_CLOSING = 1u << 4,     /* gy_stream_close() was called                        */
+    GY_STREAM_CLOSED = 1u << 5,      /* host->closed was called                             */
+    GY_STREAM_SHUT_WANTED = 1u << 6, /* shutdown(SHUT_WR) when the queue is empty           */
+    GY_STREAM_SHUT_DONE = 1u << 7,
+};
+
+struct gy_stream {
+    struct gy_loop *loop;
+    const struct gy_stream_host *host;
+    int fd;
+    uint32_t flags;
+    uint8_t policy;       /* enum gy_recv_policy                                      */
+    uint8_t full_reads;   /* MULTISHOT: receives in a row that filled their buffer    */
+    struct gy_list dirty; /* in loop->dirty: has unsent segments not yet tried        */
+    int32_t error;        /* -errno that host->error still has to hear from the work list, or 0 */
+    struct gy_work work;  /* readable, to be re-armed, failed, or to finish           */
+    struct gy_op recv_op;
+    struct gy_op send_op;
+    struct gy_sendq queue;
+    struct gy_stream_send
+        *send;           /* msghdr + iovec of the send in flight, from the loop's pool, or NULL */
+    struct gy_list held; /* MULTISHOT: provided buffers that landed while paused     */
+    uint32_t held_bytes;
+};
+
+/* fd must be non-blocking; the stream owns it from here on (it closes it, nobody else does). */
+void gy_stream_init(struct gy_stream *stream, struct gy_loop *loop, int fd,
+                    const struct gy_stream_host *host, enum gy_recv_policy policy);
+
+void gy_stream_resume(struct gy_stream *stream); /* first call arms the receive */
+void gy_stream_pause(struct gy_stream *stream);  /* no data() after this returns until resumed */
+/* Switches policy for good (BufferedProtocol: POLL).  Allowed at any time. */
+void gy_stream_set_policy(struct gy_stream *stream, enum gy_recv_policy policy);
+
+/* Queues a segment and marks the stream dirty.  Sends nothing by itself.
+ * 0, or -ENOMEM (nothing taken), -EPIPE after shutdown_write, error or close (nothing taken). */
+int gy_stream_write(struct gy_stream *stream, const struct gy_segment *segment);
+/* Sends now what can be sent without waiting, unless a send is in flight.  Errors are reported by
+ * host->error from the loop's next turn, never from inside this call. */
+void gy_stream_flush(struct gy_stream *stream);
+/* Tries to send `data` without queueing anything: bytes taken (0..len), 0 if the queue is not empty
+ * or the socket is full, or -errno (reported by host->error in the next turn as well). */
+ssize_t gy_stream_try_write(struct gy_stream *stream, const void *data, size_t len);
+static inline size_t
+gy_stream_queued(const struct gy_stream *stream)
+{
+    return stream->queue.bytes; /* includes what is in flight */
+}
+
+void gy_stream_shutdown_write(struct gy_stream *stream); /* after the queue has been sent */
+/* Drops the queue and starts the close machine; closed() follows from a later turn, never from
+ * inside. */
+void gy_stream_close(struct gy_stream *stream);
+
+/* For loop.c: the deferred part (work list), the handlers and prepares of the two op kinds. */
+void gy_stream_run_work(struct gy_stream *stream);
+void gy_stream_prepare_recv(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe);
+void gy_stream_prepare_send(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe);
+void gy_stream_on_recv(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev);
+void gy_stream_on_send(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev);
+
+#endif
