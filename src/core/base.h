@@ -6,6 +6,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Build switches; the build system sets those that are on. */
+#ifndef GY_ASSERTS
+#define GY_ASSERTS 0
+#endif
+#ifndef GY_FAULTS
+#define GY_FAULTS 0
+#endif
+#ifndef GY_TRACE_ON
+#define GY_TRACE_ON GY_ASSERTS
+#endif
+
 #define GY_COLD __attribute__((cold, noinline))
 #define GY_LIKELY(x) __builtin_expect(!!(x), 1)
 #define GY_UNLIKELY(x) __builtin_expect(!!(x), 0)

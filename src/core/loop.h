@@ -12,8 +12,9 @@
  *     gy_loop_close()                        once
  *
  * Outside begin..quiesce ops only wait in `pending`; no thread owns the ring.  A begin on another
- * thread than before makes a new ring. Errors: -errno.  Thread: the running thread; wakeup.h says
- * what others may do. */
+ * thread than before makes a new ring. Errors: -errno; in a forked child begin, poll and wait
+ * return -ECHILD, and everything that would touch the ring does nothing.  Thread: the running
+ * thread; wakeup.h says what others may do. */
 #ifndef GY_LOOP_H
 #define GY_LOOP_H
 
@@ -23,7 +24,6 @@
 #include "timer.h"
 #include "wakeup.h"
 #include "work.h"
-#include <pthread.h>
 
 struct gy_stream;
 struct gy_stream_send;
@@ -45,15 +45,16 @@ struct gy_loop_counters {
 };
 
 struct gy_loop {
-    struct gy_ring *ring; /* NULL only between a failed re-creation and close      */
+    struct gy_ring *ring; /* NULL only before init and after close                 */
     uint32_t features;    /* copy of ring->features                                */
     bool running;         /* between begin and quiesce                             */
     bool quiet;           /* no upcalls: quiescing or closing                      */
     bool interrupted;     /* set by the embedder in an upcall: reap stops after it */
     bool enabled;         /* the ring is bound to `thread`                         */
     bool closed;
+    bool sqe_shortage;        /* the last flush left ops behind: wait shortly, try again  */
     volatile char *fork_flag; /* one byte in a MADV_WIPEONFORK page: 0 in a child      */
-    pthread_t thread;
+    uint64_t thread_id;       /* gy_sys_thread_id() of the thread that enabled the ring   */
     struct gy_ring_options ring_options;
     int (*ring_create)(const struct gy_ring_options *options, struct gy_ring **out);
     struct gy_list pending;   /* QUEUED ops                                            */
@@ -76,7 +77,8 @@ struct gy_loop {
  * kept. */
 int gy_loop_init(struct gy_loop *loop, const struct gy_ring_options *options,
                  int (*create)(const struct gy_ring_options *options, struct gy_ring **out));
-/* 0 or -errno: the ring is bound to this thread and may be entered.  -EBUSY: already running. */
+/* 0 or -errno: the ring is bound to this thread and may be entered.  -EBUSY: already running, or an
+ * op that would not end in the last quiesce is still held by the ring of another thread. */
 int gy_loop_begin(struct gy_loop *loop);
 /* Cancels everything in flight and reaps, without upcalls, until nothing is; what is still wanted
  * goes back to `pending`.  Bounded by `limit_ns`; returns the number of ops that would not end
@@ -94,11 +96,8 @@ gy_loop_forked(const struct gy_loop *loop)
     return *loop->fork_flag == 0;
 }
 
-static inline int64_t
-gy_loop_now_ns(struct gy_loop *loop)
-{
-    return loop->ring->ops->now_ns(loop->ring);
-}
+/* The clock of the ring; also after gy_loop_close. */
+int64_t gy_loop_now_ns(const struct gy_loop *loop);
 
 /* Work that must run in the next turn whatever the kernel says (so: do not block). */
 static inline bool

@@ -1,9 +1,14 @@
 /* op.h: one operation that the kernel may hold.
  *
- *   IDLE --submit--> QUEUED --flush--> INFLIGHT --terminal event--> IDLE (handler runs after the
- * edge) |                  |  ^ an event with F_MORE: the handler runs, the state stays
- *                      +--cancel--> IDLE  +--cancel--> CANCELLING --terminal event AND the cancel's
- * own event, in either order--> IDLE
+ *   from        by                                                  to
+ *   IDLE        gy_op_submit                                        QUEUED
+ *   QUEUED      the flush takes an SQE                              INFLIGHT
+ *   QUEUED      gy_op_cancel                                        IDLE
+ *   INFLIGHT    an event with F_MORE: the handler runs              INFLIGHT
+ *   INFLIGHT    the terminal event (no F_MORE), then the handler    IDLE
+ *   INFLIGHT    gy_op_cancel                                        CANCELLING
+ *   CANCELLING  the terminal event and the event of the cancel,     IDLE
+ *               in either order, then the handler
  *
  * An op lives inside its owner (a stream, a listener, a poll); no memory is allocated per
  * operation. user_data is its address; bit 0 set marks the event of its cancel; 0 belongs to
@@ -38,7 +43,8 @@ struct gy_op {
     uint8_t state;       /* enum gy_op_state                                                      */
     bool landed;         /* CANCELLING: the terminal event has come                               */
     bool cancel_landed;  /* CANCELLING: the cancel's event has come                               */
-    int32_t res;         /* CANCELLING: the result of the terminal event that came first          */
+    int32_t res;         /* CANCELLING: the terminal event, kept until the cancel's has come     */
+    uint32_t flags;
 };
 _Static_assert(sizeof(struct gy_op) <= 32, "an op is embedded several times per stream");
 
@@ -67,11 +73,13 @@ gy_op_is_armed(const struct gy_op *op)
     return op->state == GY_OP_QUEUED || op->state == GY_OP_INFLIGHT;
 }
 
-/* The loop calls these two (loop.c).  prepare fills an SQE of a QUEUED op (user_data is set by the
- * loop); dispatch applies the edges above and then calls the handler of the kind, with ev->res and
- * ev->flags; a handler learns that the op is over by gy_op_is_idle(op) and may submit it again at
- * once. */
-void gy_op_prepare(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe);
+/* The loop's half.  flush fills the SQE through the `prepare` of the op's kind, sets its user_data
+ * and makes the edge QUEUED -> INFLIGHT; flush_cancel fills the SQE of a cancel that waits in
+ * loop->cancels.  dispatch applies the edges above and then calls the handler of the kind with
+ * ev->res and ev->flags; a handler learns that the op is over by gy_op_is_idle(op) and may submit
+ * it again at once. */
+void gy_op_flush(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe);
+void gy_op_flush_cancel(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe);
 void gy_op_dispatch(struct gy_loop *loop, const struct gy_event *ev);
 
 #endif

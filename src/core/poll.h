@@ -22,17 +22,20 @@ struct gy_poll {
     struct gy_op op;
     const struct gy_poll_host *host;
     int fd;
-    uint32_t mask; /* POLLIN, POLLOUT ... */
+    uint32_t mask;  /* POLLIN, POLLOUT ... */
+    bool cancelled; /* the host was promised ready(-ECANCELED) */
 };
 
 void gy_poll_init(struct gy_poll *poll, const struct gy_poll_host *host);
 void gy_poll_start(struct gy_loop *loop, struct gy_poll *poll, int fd, uint32_t mask);
-/* As gy_op_cancel(): true if idle at once (ready is not called), false if ready will be called. */
+/* As gy_op_cancel(): true if idle at once (ready is not called), false if ready(-ECANCELED) will be
+ * called: from a later turn, of the next run if the loop quiesces before. */
 bool gy_poll_cancel(struct gy_loop *loop, struct gy_poll *poll);
 
 enum { GY_POLLSET_EVENTS_MAX = 64 }; /* per pass: the rest comes in the next turn */
 
 struct gy_pollset;
+struct epoll_event;
 
 struct gy_pollset_host {
     /* fd is ready for the directions in mask (EPOLLIN/EPOLLOUT/EPOLLERR/EPOLLHUP).  May add and
@@ -44,8 +47,11 @@ struct gy_pollset {
     struct gy_poll poll;
     struct gy_loop *loop;
     const struct gy_pollset_host *host;
-    int epoll_fd;   /* -1 until the first descriptor is added */
-    uint32_t count; /* descriptors registered                 */
+    int epoll_fd;              /* -1 until the first descriptor is added                       */
+    uint32_t count;            /* descriptors registered                                       */
+    struct epoll_event *batch; /* the events of the pass that is running, or NULL              */
+    uint32_t batch_next;       /* first one not yet delivered                                  */
+    uint32_t batch_count;
 };
 
 void gy_pollset_init(struct gy_pollset *set, struct gy_loop *loop,
@@ -55,8 +61,18 @@ void gy_pollset_init(struct gy_pollset *set, struct gy_loop *loop,
  * inside: a descriptor that was closed and whose number came back is added anew; removing one that
  * is gone succeeds). */
 int gy_pollset_modify(struct gy_pollset *set, int fd, uint32_t was, uint32_t mask);
-/* Cancels the poll; true: idle now, epoll_fd closed.  false: gy_pollset_closed will be true later.
- */
+/* Closes the epoll descriptor and cancels the poll on it.  true: the memory may go now; false: not
+ * before gy_pollset_closed() is true, or another gy_pollset_close() after the loop has quiesced. */
 bool gy_pollset_close(struct gy_pollset *set);
+
+static inline bool
+gy_pollset_closed(const struct gy_pollset *set)
+{
+    return set->epoll_fd < 0 && gy_op_is_idle(&set->poll.op);
+}
+
+/* For op.c. */
+void gy_poll_prepare(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe);
+void gy_poll_on_event(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev);
 
 #endif

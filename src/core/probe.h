@@ -30,8 +30,15 @@ int gy_features_parse(const char *text, uint32_t *off, const char **bad);
 
 /* The verdict about io_uring in this process: 0 and *features, or -errno with a stage that says
  * which call refused (setup, enter, or the DEFER_TASKRUN flag).  The first call makes a ring, runs
- * one NOP through enter and destroys it; later calls answer from memory.  Thread-safe. */
-enum gy_probe_stage { GY_PROBE_OK, GY_PROBE_SETUP, GY_PROBE_FLAGS, GY_PROBE_ENTER };
+ * one NOP through enter and destroys it; later calls answer from memory (a refusal for want of
+ * memory or descriptors is not remembered).  Thread-safe. */
+enum gy_probe_stage {
+    GY_PROBE_OK,
+    GY_PROBE_SETUP,    /* io_uring_setup refused                             */
+    GY_PROBE_FLAGS,    /* a plain ring works, one with DEFER_TASKRUN does not */
+    GY_PROBE_REGISTER, /* io_uring_register refused                          */
+    GY_PROBE_ENTER,    /* io_uring_enter refused, or its NOP never ended     */
+};
 int gy_probe_uring(uint32_t *features, enum gy_probe_stage *stage);
 
 /* Writes one sentence of cause and one of remedy for a refusal into text (always terminated). */

@@ -38,18 +38,25 @@ struct gy_ring_ops {
      * descriptor only, touch nothing that is shared with the parent. */
     void (*destroy)(struct gy_ring *ring, bool forked);
 
-    /* A zeroed SQE; never NULL (a full queue is submitted first). */
+    /* A zeroed SQE.  A full queue is submitted first; NULL only if the kernel then takes nothing
+     * (out of memory): the caller keeps what it wanted to queue and tries again in a later turn. */
     struct io_uring_sqe *(*sqe)(struct gy_ring *ring);
     /* Submits everything queued and runs due kernel work; with wait_ns > 0 waits for at least one
      * event at most that long (GY_NS_NEVER: no limit); with 0 does not wait. 0, -EINTR after a
      * signal, -ETIME when time ran out (0 may be returned for both of the last when events are
      * there), another -errno for a broken ring. */
     int (*enter)(struct gy_ring *ring, int64_t wait_ns);
+    /* Optional, with GY_FEAT_ABS_TIMER: as enter, but the limit is a time of CLOCK_MONOTONIC. */
+    int (*enter_until)(struct gy_ring *ring, int64_t deadline_ns);
     /* True if an enter(0) would find anything to do: SQEs queued, task work or overflow flagged. */
     bool (*needs_enter)(struct gy_ring *ring);
     /* Copies the next event out and advances; false when there is none. */
     bool (*next_event)(struct gy_ring *ring, struct gy_event *out);
-    /* Cancels every operation in flight (queued as an SQE; events follow). */
+    /* Optional: the run ended (nothing is in flight).  Lets go of what is registered with the
+     * thread, so that another thread may destroy the ring; the ring stays enabled. */
+    void (*rest)(struct gy_ring *ring);
+    /* Cancels every operation in flight, those queued before it included; events follow from the
+     * next enter. */
     void (*cancel_all)(struct gy_ring *ring);
 
     /* Provided buffers; absent unless GY_FEAT_BUF_RING.  `memory` holds count buffers in a row. */

@@ -118,5 +118,6 @@ void gy_stream_prepare_recv(struct gy_loop *loop, struct gy_op *op, struct io_ur
 void gy_stream_prepare_send(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe);
 void gy_stream_on_recv(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev);
 void gy_stream_on_send(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev);
+void gy_stream_pool_drain(struct gy_loop *loop); /* frees the blocks of loop->send_pool */
 
 #endif

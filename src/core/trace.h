@@ -18,7 +18,7 @@ enum gy_trace_kind {
     GY_TRACE_KINDS
 };
 
-#if GY_ASSERTS || GY_TRACE_ON
+#if GY_TRACE_ON
 void gy_trace(enum gy_trace_kind kind, const void *subject, int64_t a, int64_t b);
 void gy_trace_dump(int fd); /* async-signal-safe, one line per record */
 #define GY_TRACE(kind, subject, a, b)                                                              \

@@ -10,7 +10,7 @@
 
 struct gy_wakeup {
     struct gy_op op;
-    int fd; /* eventfd, or -1 until first needed */
+    int fd; /* eventfd, blocking: a read op on a non-blocking one fails on older kernels */
     atomic_bool sleeping;
     uint64_t value; /* where the kernel puts the count */
     atomic_uint_fast64_t sent;
@@ -26,5 +26,9 @@ void gy_wakeup_sleep(struct gy_loop *loop, struct gy_wakeup *wakeup);
 void gy_wakeup_awake(struct gy_wakeup *wakeup);
 /* Any thread, async-signal-safe.  At most one write per sleep. */
 void gy_wakeup_send(struct gy_wakeup *wakeup);
+
+/* For op.c. */
+void gy_wakeup_prepare(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe);
+void gy_wakeup_on_event(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev);
 
 #endif
