@@ -36,9 +36,12 @@ struct gy_listener {
     bool accepting;
     bool closing;
     bool closed;
+    int32_t error; /* -errno that host->failed still has to hear, or 0 */
+    bool error_retry;
     struct gy_op op;
     struct gy_work work;
     struct gy_timer retry; /* kind GY_TIMER_ACCEPT_RETRY */
+    uint8_t mode;          /* how op was last armed: listener.c */
     int *parked;           /* descriptors that came while quiet */
     uint32_t parked_count;
     uint32_t parked_capacity;
@@ -50,6 +53,9 @@ void gy_listener_start(struct gy_listener *listener);
 /* Stops accepting and closes; the socket is closed when this returns if the loop runs in this
  * thread (or never ran); closed() follows from a later turn, never from inside. */
 void gy_listener_close(struct gy_listener *listener);
+/* For a listener whose loop is closed or will never turn again: closes at once.  Of the host only
+ * detach is called; the memory may be freed when this returns. */
+void gy_listener_abandon(struct gy_listener *listener);
 
 void gy_listener_run_work(struct gy_listener *listener);
 void gy_listener_retry_due(struct gy_listener *listener);

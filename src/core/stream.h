@@ -62,6 +62,12 @@ enum gy_stream_flags {
     GY_STREAM_CLOSED = 1u << 5,      /* host->closed was called                             */
     GY_STREAM_SHUT_WANTED = 1u << 6, /* shutdown(SHUT_WR) when the queue is empty           */
     GY_STREAM_SHUT_DONE = 1u << 7,
+    GY_STREAM_HUNGUP = 1u << 8,    /* POLL: the peer's end is near: read on until 0 or an error */
+    GY_STREAM_DRAIN_DUE = 1u << 9, /* host->drained has to be called from the work list      */
+    /* The embedder sets this one, after gy_stream_init, for everything that is not TCP: a short
+     * read does not mean that nothing is left (a UNIX socket stops at a passed descriptor, a
+     * terminal at a line), so POLL reads until the socket has no more. */
+    GY_STREAM_READ_OUT = 1u << 10,
 };
 
 struct gy_stream {
@@ -70,6 +76,7 @@ struct gy_stream {
     int fd;
     uint32_t flags;
     uint8_t policy;       /* enum gy_recv_policy                                      */
+    uint8_t recv_mode;    /* the policy that recv_op was last armed with               */
     uint8_t full_reads;   /* MULTISHOT: receives in a row that filled their buffer    */
     struct gy_list dirty; /* in loop->dirty: has unsent segments not yet tried        */
     int32_t error;        /* -errno that host->error still has to hear from the work list, or 0 */
@@ -81,6 +88,8 @@ struct gy_stream {
         *send;           /* msghdr + iovec of the send in flight, from the loop's pool, or NULL */
     struct gy_list held; /* MULTISHOT: provided buffers that landed while paused     */
     uint32_t held_bytes;
+    int32_t
+        end; /* MULTISHOT: what comes after the held bytes: -errno, 1 for the peer's end, or 0 */
 };
 
 /* fd must be non-blocking; the stream owns it from here on (it closes it, nobody else does). */
@@ -96,8 +105,12 @@ void gy_stream_set_policy(struct gy_stream *stream, enum gy_recv_policy policy);
  * 0, or -ENOMEM (nothing taken), -EPIPE after shutdown_write, error or close (nothing taken). */
 int gy_stream_write(struct gy_stream *stream, const struct gy_segment *segment);
 /* Sends now what can be sent without waiting, unless a send is in flight.  Errors are reported by
- * host->error from the loop's next turn, never from inside this call. */
+ * host->error from the loop's next turn, never from inside this call; host->drained is not called
+ * either (the caller sees gy_stream_queued()), host->release is. */
 void gy_stream_flush(struct gy_stream *stream);
+/* For loop.c: flushes a dirty stream after a callback, and calls host->drained if that sent
+ * anything. */
+void gy_stream_flush_dirty(struct gy_stream *stream);
 /* Tries to send `data` without queueing anything: bytes taken (0..len), 0 if the queue is not empty
  * or the socket is full, or -errno (reported by host->error in the next turn as well). */
 ssize_t gy_stream_try_write(struct gy_stream *stream, const void *data, size_t len);
@@ -109,8 +122,16 @@ gy_stream_queued(const struct gy_stream *stream)
 
 void gy_stream_shutdown_write(struct gy_stream *stream); /* after the queue has been sent */
 /* Drops the queue and starts the close machine; closed() follows from a later turn, never from
- * inside. */
+ * inside.  host->release may be called from inside. */
 void gy_stream_close(struct gy_stream *stream);
+/* For a stream whose loop is closed (gy_loop_close) or will never turn again: drops the queue and
+ * closes fd at once.  Of the host only release and detach are called; the memory may be freed when
+ * this returns.  The struct gy_loop must still be there.  Segments of a send that could not be
+ * ended stay with their owner's reference, because the kernel may still read them. */
+void gy_stream_abandon(struct gy_stream *stream);
+
+/* For loop.c: frees the spare blocks of loop->send_pool. */
+void gy_stream_pool_free(struct gy_loop *loop);
 
 /* For loop.c: the deferred part (work list), the handlers and prepares of the two op kinds. */
 void gy_stream_run_work(struct gy_stream *stream);

@@ -10,8 +10,8 @@
 enum gy_work_kind { GY_WORK_STREAM, GY_WORK_LISTENER, GY_WORK_KINDS };
 
 struct gy_work {
-    struct gy_list link; /* in loop->work, or in bufgroup.starving (streams) */
-    uint8_t kind;        /* enum gy_work_kind: whose member this is          */
+    struct gy_list link; /* in loop->work                           */
+    uint8_t kind;        /* enum gy_work_kind: whose member this is */
 };
 
 static inline void
