@@ -30,6 +30,7 @@ static int
 module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     struct gpy_state *state = gpy_state_of_module(module);
+    (void)state; /* the lists below may be empty */
 #define X(field) Py_VISIT(state->field);
     GPY_TYPES(X)
     GPY_OBJECTS(X)
@@ -44,6 +45,7 @@ static int
 module_clear(PyObject *module)
 {
     struct gpy_state *state = gpy_state_of_module(module);
+    (void)state; /* the lists below may be empty */
 #define X(field) Py_CLEAR(state->field);
     GPY_TYPES(X)
     GPY_OBJECTS(X)
@@ -81,6 +83,8 @@ struct PyModuleDef gpy_module_def = {
     .m_clear = module_clear,
     .m_free = module_free,
 };
+
+PyMODINIT_FUNC PyInit__gyre(void);
 
 PyMODINIT_FUNC
 PyInit__gyre(void)

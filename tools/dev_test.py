@@ -1,0 +1,184 @@
+"""dev_test: ./dev test, phase by phase."""
+
+from __future__ import annotations
+
+import json
+import os
+import xml.etree.ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+
+import dev_build
+import dev_debian
+import dev_python
+from dev_python import Venv
+from dev_tally import Count, Tally
+from dev_term import BUILD, ROOT, Arg, Stop, output, stream
+
+BACKENDS = ("io_uring",)
+
+PYTEST_LIMIT_S = 1200
+CONFORMANCE_LIMIT_S = 1800
+CORE_LIMIT_S = 900
+
+ASAN = {
+    "ASAN_OPTIONS": "abort_on_error=1:detect_stack_use_after_return=1",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+}
+
+
+def main(every: bool, version: str | None, pytest_args: Sequence[str]) -> int:
+    if version is not None:
+        dev_python.check_version(version)
+    tally = Tally("test")
+    default = version or dev_python.DEFAULT
+    if pytest_args:
+        for backend in BACKENDS:
+            title = f"pytest, {backend}, Python {default}"
+            tally.phase(title, _pytest, default, "checked", backend, pytest_args)
+        return tally.close()
+    _core(tally, default)
+    _python(tally, default)
+    if every:
+        for other in dev_python.present():
+            if other != default:
+                _python(tally, other)
+        _deep(tally, default)
+    return tally.close()
+
+
+def _core(tally: Tally, version: str) -> None:
+    for kind in dev_build.CORE_KINDS:
+        tally.phase(f"C tests, {kind}", _meson_test, version, kind)
+
+
+def _python(tally: Tally, version: str) -> None:
+    tally.phase(f"tests of the tools, Python {version}", _tools, version)
+    for backend in BACKENDS:
+        title = f"pytest, {backend}, Python {version}"
+        tally.phase(title, _pytest, version, "checked", backend, ["tests/python"])
+    tally.phase(f"conformance, Python {version}", _conformance, version)
+
+
+def _deep(tally: Tally, version: str) -> None:
+    """What only --all runs: minutes each, and they find other things than the daily phases."""
+    for backend in BACKENDS:
+        for kind in ("release", "asan"):
+            title = f"pytest, {backend}, Python {version}, {kind} build"
+            tally.phase(title, _pytest, version, kind, backend, ["tests/python"])
+    tally.phase("C tests under valgrind", _valgrind, version)
+
+
+def _meson_test(version: str, kind: str, *args: str) -> Count:
+    folder = dev_build.core(version, kind)
+    return run_meson_test(dev_python.venv(version, ("build",)), folder, args)
+
+
+def run_meson_test(env: Venv, folder: Path, args: Sequence[str] = ()) -> Count:
+    log = folder / "meson-logs" / "testlog.json"
+    log.unlink(missing_ok=True)
+    argv: list[Arg] = [
+        env.program("meson"),
+        "test",
+        "-C",
+        folder,
+        "--no-rebuild",
+        "--print-errorlogs",
+        *args,
+    ]
+    code = stream(argv, env=ASAN, limit_s=CORE_LIMIT_S)
+    if not log.exists():
+        if code == 0:
+            return Count.missing("no C test is defined yet")
+        return Count.of_exit(code)
+    count = Count()
+    for line in log.read_text().splitlines():
+        result = json.loads(line)["result"]
+        if result in ("OK", "EXPECTEDFAIL"):
+            count.passed += 1
+        elif result == "SKIP":
+            count.skipped += 1
+        else:
+            count.failed += 1
+    if code != 0 and count.failed == 0:
+        count.failed, count.note = 1, f"meson test ended with status {code}"
+    if count.passed + count.failed == 0:
+        count.failed, count.note = 1, "every C test was skipped"
+    return count
+
+
+def _valgrind(version: str) -> Count:
+    dev_debian.need(dev_debian.TO_TEST_ALL)
+    wrap = "valgrind --error-exitcode=99 --quiet --leak-check=full --errors-for-leak-kinds=definite"
+    suppressions = ROOT / "tools" / "valgrind.supp"
+    if suppressions.exists():
+        wrap += f" --suppressions={suppressions}"
+    return _meson_test(version, "core", f"--wrap={wrap}", "--timeout-multiplier=20")
+
+
+def _tools(version: str) -> Count:
+    env = dev_build.ready(version, ("test",), "checked")
+    return run_pytest(env, ["tests/tools"], {}, "tools")
+
+
+def _pytest(version: str, kind: str, backend: str, args: Sequence[str]) -> Count:
+    env = dev_build.ready(version, ("test",), kind)
+    variables = {"GYRE_BACKEND": backend}
+    if kind == "asan":
+        library = output(["gcc", "-print-file-name=libasan.so"])
+        if not library or not os.path.isabs(library):
+            raise Stop("gcc has no libasan.so: install the libasan package of its version.")
+        # Python itself leaves memory to the end of the process: leaks are the refleak run's part.
+        variables |= ASAN | {
+            "LD_PRELOAD": os.path.realpath(library),
+            "PYTHONMALLOC": "malloc",
+            "ASAN_OPTIONS": ASAN["ASAN_OPTIONS"] + ":detect_leaks=0",
+        }
+    return run_pytest(env, args, variables, f"pytest-{version}-{kind}-{backend}")
+
+
+def run_pytest(env: Venv, args: Sequence[str], variables: dict[str, str], name: str) -> Count:
+    folders = [a for a in args if a.startswith("tests/") and "::" not in a]
+    if folders and not any(next((ROOT / f).rglob("test_*.py"), None) for f in folders):
+        return Count.missing(f"nothing in {' '.join(folders)} yet")
+    results = BUILD / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    report = results / f"{name}.xml"
+    report.unlink(missing_ok=True)
+    argv: list[Arg] = [env.python, "-m", "pytest", f"--junitxml={report}", *args]
+    code = stream(argv, env=variables, limit_s=PYTEST_LIMIT_S)
+    if code == 5:
+        return Count(failed=1, note="pytest collected no test")
+    if not report.exists():
+        return Count.of_exit(code, f"pytest died with exit status {code}")
+    count = Count()
+    for suite in xml.etree.ElementTree.parse(report).iter("testsuite"):
+        failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        skipped = int(suite.get("skipped", 0))
+        count.failed += failed
+        count.skipped += skipped
+        count.passed += max(0, int(suite.get("tests", 0)) - failed - skipped)
+    if code != 0 and count.failed == 0:
+        count.failed, count.note = 1, f"pytest ended with status {code}"
+    return count
+
+
+def _conformance(version: str) -> Count:
+    script = ROOT / "tests" / "conformance" / "run.py"
+    if not script.exists():
+        return Count.missing("tests/conformance/run.py is not there yet")
+    env = dev_build.ready(version, ("test",), "checked")
+    return run_conformance(env, script)
+
+
+def run_conformance(env: Venv, script: Path) -> Count:
+    """run.py prints a closing line of its own: N passed, M failed, K skipped."""
+    text = BUILD / "results" / "conformance.out"
+    text.parent.mkdir(parents=True, exist_ok=True)
+    code = stream([env.python, script], limit_s=CONFORMANCE_LIMIT_S, tee=text)
+    count = Count.of_closing_line(text.read_text(errors="replace"))
+    if count is None:
+        return Count(failed=1, note=f"no closing line, exit status {code}")
+    if code != 0 and count.failed == 0:
+        count.failed, count.note = 1, f"exit status {code}"
+    return count
