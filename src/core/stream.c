@@ -142,6 +142,13 @@ gy_stream_close(struct gy_stream *stream)
         gy_stream_drop_queue(stream);
 }
 
+static void
+keep_owner(void *context, void *owner)
+{
+    GY_UNUSED(context);
+    GY_UNUSED(owner);
+}
+
 void
 gy_stream_abandon(struct gy_stream *stream)
 {
@@ -151,13 +158,16 @@ gy_stream_abandon(struct gy_stream *stream)
     GY_ASSERT(!loop->running);
     stream->flags = (stream->flags | GY_STREAM_CLOSING) & ~(uint32_t)GY_STREAM_READING;
     if (!gy_op_cancel(loop, &stream->send_op)) {
+        GY_ASSERT(loop->closed); /* else it would land in freed memory */
         /* The dead ring may still read the segments and the block that names them. */
-        gy_sendq_init(&stream->queue);
+        gy_list_remove(&stream->send_op.link);
+        gy_sendq_drop(&stream->queue, keep_owner, stream);
         stream->send = NULL;
     }
-    if (!gy_op_cancel(loop, &stream->recv_op))
+    if (!gy_op_cancel(loop, &stream->recv_op)) {
+        GY_ASSERT(loop->closed);
         gy_list_remove(&stream->recv_op.link);
-    gy_list_remove(&stream->send_op.link);
+    }
     release_everything(stream);
     stream->host->detach(stream);
     if (loop->ring != NULL)

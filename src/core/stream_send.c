@@ -60,7 +60,7 @@ gy_stream_free_send(struct gy_stream *stream)
 }
 
 void
-gy_stream_pool_free(struct gy_loop *loop)
+gy_stream_pool_drain(struct gy_loop *loop)
 {
     struct gy_list *node;
 
