@@ -122,5 +122,8 @@ def idle_server(run: Run) -> list[str]:
         for arm, cells in arms.items():
             busy = statistics.median(cell["utilisation"] for cell in cells)
             if busy < BUSY:
-                found.append(f"{case}, {arm}: the server was only {busy:.0%} busy")
+                found.append(
+                    f"{case}, {arm}: the server had {busy:.0%} of its core; wrk or something else"
+                    " on this machine was the limit"
+                )
     return found
