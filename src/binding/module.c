@@ -1,5 +1,6 @@
 /* module.c: gyre._gyre, its state and its exec steps; every type lives in a file of its own. */
-#include "state.h"
+#include "future.h"
+#include "task.h"
 
 #ifndef GPY_VERSION
 #error "GPY_VERSION comes from meson.build"
@@ -22,6 +23,9 @@ module_exec(PyObject *module)
 {
     struct gpy_state *state = gpy_state_of_module(module);
     if (intern_names(state) < 0)
+        return -1;
+    if (gpy_future_exec(module, state) < 0 || gpy_future_iter_exec(module, state) < 0 ||
+        gpy_task_exec(module, state) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "__version__", GPY_VERSION);
 }

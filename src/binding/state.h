@@ -9,18 +9,80 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <stdint.h>
 
 /* Heap types that the module creates: GPY_TYPE(field). */
-#define GPY_TYPES(X)
+#define GPY_TYPES(X)                                                                               \
+    X(future_type)                                                                                 \
+    X(task_type)                                                                                   \
+    X(future_iter_type)
 
 /* Objects looked up once, at import: GPY_OBJECT(field).  Who looks it up says so in its exec
  * function. */
-#define GPY_OBJECTS(X)
+#define GPY_OBJECTS(X)                                                                             \
+    X(asyncio_future)                                                                              \
+    X(asyncio_task)                                                                                \
+    X(cancelled_error)                                                                             \
+    X(invalid_state_error)                                                                         \
+    X(future_repr)                                                                                 \
+    X(extract_stack)                                                                               \
+    X(get_event_loop)                                                                              \
+    X(kwnames_context)                                                                             \
+    X(task_repr)                                                                                   \
+    X(task_get_stack)                                                                              \
+    X(task_print_stack)                                                                            \
+    X(iscoroutine)                                                                                 \
+    X(coroutine_types)                                                                             \
+    X(enter_task)                                                                                  \
+    X(leave_task)                                                                                  \
+    X(swap_current_task)                                                                           \
+    X(register_task)                                                                               \
+    X(unregister_task)                                                                             \
+    X(register_eager_task)                                                                         \
+    X(unregister_eager_task)                                                                       \
+    X(add_to_awaited_by)                                                                           \
+    X(discard_from_awaited_by)
 
 /* Interned attribute and keyword names: GPY_NAME(identifier) is state->str_identifier. */
-#define GPY_NAMES(X)
+#define GPY_NAMES(X)                                                                               \
+    X(CANCELLED)                                                                                   \
+    X(FINISHED)                                                                                    \
+    X(PENDING)                                                                                     \
+    X(_asyncio_future_blocking)                                                                    \
+    X(_loop)                                                                                       \
+    X(add_done_callback)                                                                           \
+    X(call_exception_handler)                                                                      \
+    X(call_soon)                                                                                   \
+    X(cancel)                                                                                      \
+    X(cancelled)                                                                                   \
+    X(context)                                                                                     \
+    X(done)                                                                                        \
+    X(exception)                                                                                   \
+    X(future)                                                                                      \
+    X(get_debug)                                                                                   \
+    X(get_loop)                                                                                    \
+    X(is_running)                                                                                  \
+    X(message)                                                                                     \
+    X(msg)                                                                                         \
+    X(result)                                                                                      \
+    X(set_exception)                                                                               \
+    X(set_result)                                                                                  \
+    X(source_traceback)                                                                            \
+    X(task)                                                                                        \
+    X(throw)
+
+/* The slots of an asyncio type that ours calls; kept apart from the type object, which
+ * module_clear() may drop before the last instance dies. */
+struct gpy_base_slots {
+    traverseproc tp_traverse;
+    inquiry tp_clear;
+    destructor tp_dealloc;
+};
 
 struct gpy_state {
+    struct gpy_base_slots base_future;
+    struct gpy_base_slots base_task;
+    uint64_t task_names; /* the n of the last Task-n */
 #define X(field) PyTypeObject *field;
     GPY_TYPES(X)
 #undef X

@@ -1,0 +1,336 @@
+/* future.c: the life cycle of gyre.Future: creation, collection and the type itself.
+ *
+ * Base part: asyncio's struct.  Only its loop field is filled (so that base methods called by hand,
+ * asyncio.Future.get_loop(f), do not report an uninitialised object); base tp_traverse, tp_clear
+ * and tp_dealloc look after it, the instance dict and the weak references. */
+#include "future.h"
+#include "future_methods.h"
+#include "task.h"
+
+#include <stddef.h>
+
+Py_ssize_t gpy_fut_offset;
+
+/* ---- creation -------------------------------------------------------------------------------- */
+
+/* First field of asyncio's struct after the object header, in every version. */
+static PyObject **
+base_loop_slot(PyObject *self)
+{
+    return (PyObject **)(void *)((char *)self + sizeof(PyObject));
+}
+
+static PyObject *
+future_alloc(PyTypeObject *type, struct gpy_state *module)
+{
+    PyObject *self = type->tp_alloc(type, 0);
+    if (self != NULL)
+        gpy_fut_of(self)->module = module;
+    return self;
+}
+
+static PyObject *
+future_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    struct gpy_state *module = gpy_state_of_type(type);
+    return module ? future_alloc(type, module) : NULL;
+}
+
+/* A loop in debug mode wants to know where each future was made. */
+static int
+remember_origin(struct gpy_fut *fut)
+{
+    if (gpy_loop_direct(fut->module, fut->loop) != NULL)
+        return 0; /* debug is off */
+    PyObject *debug = PyObject_CallMethodNoArgs(fut->loop, fut->module->str_get_debug);
+    if (debug == NULL)
+        return -1;
+    int is_debug = PyObject_IsTrue(debug);
+    Py_DECREF(debug);
+    if (is_debug <= 0)
+        return is_debug;
+    if (gpy_is_finalizing()) /* traceback may be half torn down */
+        return 0;
+    fut->source_tb = PyObject_CallNoArgs(fut->module->extract_stack);
+    return fut->source_tb != NULL ? 0 : -1;
+}
+
+int
+gpy_fut_init(struct gpy_fut *fut, PyObject *loop)
+{
+    if (fut->loop != NULL && gpy_python_at_least(15, 0)) {
+        PyErr_Format(PyExc_RuntimeError, "%s object is already initialized",
+                     Py_TYPE(gpy_fut_object(fut))->tp_name);
+        return -1;
+    }
+    gpy_fut_clear(fut); /* before 3.15 __init__ may be called again */
+    if (fut->module->get_event_loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "gyre's module state is gone");
+        return -1;
+    }
+    loop = loop == Py_None ? PyObject_CallNoArgs(fut->module->get_event_loop) : Py_NewRef(loop);
+    if (loop == NULL)
+        return -1;
+    Py_XSETREF(fut->loop, loop);
+    Py_XSETREF(*base_loop_slot(gpy_fut_object(fut)), Py_NewRef(loop));
+    fut->state = GPY_FUT_PENDING;
+    fut->log_tb = false;
+    fut->blocking = false;
+    return remember_origin(fut);
+}
+
+static int
+future_tp_init(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"loop", NULL};
+    PyObject *loop = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$O:Future", keywords, &loop))
+        return -1;
+    return gpy_fut_init(gpy_fut_of(self), loop);
+}
+
+PyObject *
+gpy_future_new(struct gpy_state *module, PyObject *loop)
+{
+    PyObject *self = future_alloc(module->future_type, module);
+    if (self != NULL && gpy_fut_init(gpy_fut_of(self), loop) < 0)
+        Py_CLEAR(self);
+    return self;
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+void
+gpy_fut_report(struct gpy_fut *fut, PyObject *context)
+{
+    if (fut->source_tb != NULL &&
+        PyDict_SetItem(context, fut->module->str_source_traceback, fut->source_tb) < 0) {
+        PyErr_WriteUnraisable(gpy_fut_object(fut));
+        return;
+    }
+    PyObject *returned =
+        PyObject_CallMethodOneArg(fut->loop, fut->module->str_call_exception_handler, context);
+    if (returned == NULL)
+        PyErr_WriteUnraisable(gpy_fut_object(fut));
+    Py_XDECREF(returned);
+}
+
+static PyObject *
+unretrieved_context(struct gpy_fut *fut)
+{
+    struct gpy_state *module = fut->module;
+    PyObject *self = gpy_fut_object(fut);
+    PyObject *name = PyType_GetName(Py_TYPE(self));
+    if (name == NULL)
+        return NULL;
+    PyObject *message = PyUnicode_FromFormat("%U exception was never retrieved", name);
+    Py_DECREF(name);
+    PyObject *context = message != NULL ? PyDict_New() : NULL;
+    if (context != NULL && (PyDict_SetItem(context, module->str_message, message) < 0 ||
+                            PyDict_SetItem(context, module->str_exception, fut->exception) < 0 ||
+                            PyDict_SetItem(context, module->str_future, self) < 0))
+        Py_CLEAR(context);
+    Py_XDECREF(message);
+    return context;
+}
+
+void
+gpy_fut_finalize(struct gpy_fut *fut)
+{
+    if (!fut->log_tb || fut->exception == NULL || fut->loop == NULL)
+        return;
+    fut->log_tb = false;
+    PyObject *context = unretrieved_context(fut);
+    if (context == NULL) {
+        PyErr_WriteUnraisable(gpy_fut_object(fut));
+        return;
+    }
+    gpy_fut_report(fut, context);
+    Py_DECREF(context);
+}
+
+static void
+future_tp_finalize(PyObject *self)
+{
+    struct gpy_fut *fut = gpy_fut_of(self);
+    if (!fut->log_tb || fut->module->str_message == NULL) /* or: the module is being torn down */
+        return;
+    PyObject *raised = PyErr_Occurred() ? gpy_exc_take() : NULL;
+    gpy_fut_finalize(fut);
+    if (raised != NULL)
+        gpy_exc_give(raised);
+}
+
+int
+gpy_fut_traverse(struct gpy_fut *fut, visitproc visit, void *arg)
+{
+#if !GPY_ASYNCIO_TYPES_ARE_HEAP
+    Py_VISIT(Py_TYPE(gpy_fut_object(fut)));
+#endif
+    Py_VISIT(fut->loop);
+    Py_VISIT(fut->result);
+    Py_VISIT(fut->exception);
+    Py_VISIT(fut->exception_tb);
+    Py_VISIT(fut->cancelled_exc);
+    Py_VISIT(fut->cancel_msg);
+    Py_VISIT(fut->source_tb);
+    return gpy_callbacks_traverse(fut, visit, arg);
+}
+
+void
+gpy_fut_clear(struct gpy_fut *fut)
+{
+    gpy_callbacks_clear(fut);
+    Py_CLEAR(fut->loop);
+    Py_CLEAR(fut->result);
+    Py_CLEAR(fut->exception);
+    Py_CLEAR(fut->exception_tb);
+    Py_CLEAR(fut->cancelled_exc);
+    Py_CLEAR(fut->cancel_msg);
+    Py_CLEAR(fut->source_tb);
+}
+
+static int
+future_tp_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    struct gpy_fut *fut = gpy_fut_of(self);
+    int rc = gpy_fut_traverse(fut, visit, arg);
+    return rc != 0 ? rc : fut->module->base_future.tp_traverse(self, visit, arg);
+}
+
+static int
+future_tp_clear(PyObject *self)
+{
+    struct gpy_fut *fut = gpy_fut_of(self);
+    gpy_fut_clear(fut);
+    return fut->module->base_future.tp_clear(self);
+}
+
+static void
+future_tp_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    struct gpy_fut *fut = gpy_fut_of(self);
+    /* For a Python subclass subtype_dealloc() has called the finalizer already. */
+    if (fut->log_tb && Py_IS_TYPE(self, fut->module->future_type) &&
+        PyObject_CallFinalizerFromDealloc(self) < 0)
+        return;
+    PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, future_tp_dealloc) gpy_fut_clear(fut);
+    fut->module->base_future.tp_dealloc(self);
+#if !GPY_ASYNCIO_TYPES_ARE_HEAP
+    Py_DECREF(type);
+#else
+    (void)type;
+#endif
+    Py_TRASHCAN_END
+}
+
+static PyObject *
+future_tp_repr(PyObject *self)
+{
+    struct gpy_fut *fut = gpy_fut_of(self);
+    if (gpy_fut_check_alive(fut) < 0)
+        return NULL;
+    return PyObject_CallOneArg(fut->module->future_repr, self);
+}
+
+/* ---- the type -------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(future_doc, "Future(*, loop=None)\n--\n\n"
+                         "asyncio.Future in C, for gyre's loop and any other.");
+
+static PyType_Slot future_slots[] = {
+    {Py_tp_doc, (void *)future_doc},
+    {Py_tp_new, future_tp_new},
+    {Py_tp_init, future_tp_init},
+    {Py_tp_finalize, future_tp_finalize},
+    {Py_tp_dealloc, future_tp_dealloc},
+    {Py_tp_traverse, future_tp_traverse},
+    {Py_tp_clear, future_tp_clear},
+    {Py_tp_repr, future_tp_repr},
+    {Py_tp_iter, gpy_future_iter_new},
+    {Py_am_await, gpy_future_iter_new},
+    {Py_tp_methods, gpy_future_methods},
+    {Py_tp_getset, gpy_future_getset},
+    {0, NULL},
+};
+
+static const PyType_Spec future_spec = {
+    .name = "gyre.Future",
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = future_slots,
+};
+
+/* Where our part begins: behind the larger of the two bases, aligned as malloc aligns. */
+static int
+place_own_part(struct gpy_state *module)
+{
+    PyTypeObject *future = (PyTypeObject *)module->asyncio_future;
+    PyTypeObject *task = (PyTypeObject *)module->asyncio_task;
+    Py_ssize_t base_bytes = Py_MAX(future->tp_basicsize, task->tp_basicsize);
+    Py_ssize_t offset = (base_bytes + 15) & ~(Py_ssize_t)15;
+    if (future->tp_itemsize != 0 || task->tp_itemsize != 0 ||
+        (gpy_fut_offset != 0 && gpy_fut_offset != offset)) {
+        PyErr_SetString(PyExc_ImportError, "gyre cannot extend this asyncio.Future and Task");
+        return -1;
+    }
+    gpy_fut_offset = offset; /* the same in every interpreter of the process */
+    return 0;
+}
+
+static int
+lookup_asyncio(struct gpy_state *module)
+{
+    static const struct {
+        size_t field;
+        const char *module_name;
+        const char *name;
+    } wanted[] = {
+        {offsetof(struct gpy_state, asyncio_future), "_asyncio", "Future"},
+        {offsetof(struct gpy_state, asyncio_task), "_asyncio", "Task"},
+        {offsetof(struct gpy_state, cancelled_error), "asyncio.exceptions", "CancelledError"},
+        {offsetof(struct gpy_state, invalid_state_error), "asyncio.exceptions",
+         "InvalidStateError"},
+        {offsetof(struct gpy_state, future_repr), "asyncio.base_futures", "_future_repr"},
+        {offsetof(struct gpy_state, extract_stack), "traceback", "extract_stack"},
+        {offsetof(struct gpy_state, get_event_loop), "asyncio.events", GPY_GET_EVENT_LOOP},
+    };
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(wanted); i++) {
+        PyObject **slot = (PyObject **)(void *)((char *)module + wanted[i].field);
+        if (gpy_import_into(slot, wanted[i].module_name, wanted[i].name) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int
+gpy_import_into(PyObject **slot, const char *module_name, const char *name)
+{
+    PyObject *imported = PyImport_ImportModule(module_name);
+    if (imported == NULL)
+        return -1;
+    *slot = PyObject_GetAttrString(imported, name);
+    Py_DECREF(imported);
+    return *slot != NULL ? 0 : -1;
+}
+
+int
+gpy_future_exec(PyObject *module_object, struct gpy_state *module)
+{
+    if (lookup_asyncio(module) < 0 || place_own_part(module) < 0)
+        return -1;
+    module->kwnames_context = PyTuple_Pack(1, module->str_context);
+    if (module->kwnames_context == NULL)
+        return -1;
+    PyTypeObject *base = (PyTypeObject *)module->asyncio_future;
+    module->base_future =
+        (struct gpy_base_slots){base->tp_traverse, base->tp_clear, base->tp_dealloc};
+    PyType_Spec spec = future_spec;
+    spec.basicsize = (int)(gpy_fut_offset + (Py_ssize_t)sizeof(struct gpy_fut));
+    module->future_type =
+        (PyTypeObject *)PyType_FromModuleAndSpec(module_object, &spec, module->asyncio_future);
+    if (module->future_type == NULL)
+        return -1;
+    return PyModule_AddType(module_object, module->future_type);
+}

@@ -1,0 +1,97 @@
+/* pycompat.h: everything that differs between the supported versions of CPython's C API.
+ *
+ * No other file of the binding tests PY_VERSION_HEX, apart from module.c (slots) and
+ * task_registry.c (where asyncio keeps its tasks).  What a patch release changed is asked at run
+ * time, with gpy_python_at_least(): the extension may have been built with an older one. */
+#ifndef GPY_PYCOMPAT_H
+#define GPY_PYCOMPAT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+
+#if PY_VERSION_HEX >= 0x030C0000
+#define GPY_HAS_EAGER_TASKS 1        /* Task(eager_start=True), _swap_current_task()           */
+#define GPY_ASYNCIO_TYPES_ARE_HEAP 1 /* their tp_dealloc drops and tp_traverse visits the type */
+#define GPY_THROW_IS_SINGLE_ARG 1    /* throw(type, value, tb) is deprecated                   */
+#define GPY_TASK_HAS_GET_CONTEXT 1
+#define GPY_GET_EVENT_LOOP "get_event_loop" /* in asyncio.events: what Future(loop=None) asks   */
+#else
+#define GPY_HAS_EAGER_TASKS 0
+#define GPY_ASYNCIO_TYPES_ARE_HEAP 0
+#define GPY_THROW_IS_SINGLE_ARG 0
+#define GPY_TASK_HAS_GET_CONTEXT 0
+#define GPY_GET_EVENT_LOOP "_get_event_loop"
+#endif
+
+#if PY_VERSION_HEX >= 0x030E0000
+#define GPY_HAS_AWAITED_BY 1 /* call graphs; tasks listed per thread                   */
+#else
+#define GPY_HAS_AWAITED_BY 0
+#endif
+
+/* The version that runs, not the one that compiled: (3 << 24) | (minor << 16) | (micro << 8). */
+static inline bool
+gpy_python_at_least(int minor, int micro)
+{
+    return Py_Version >= (0x03000000ul | (unsigned long)minor << 16 | (unsigned long)micro << 8);
+}
+
+/* Takes the exception being raised out of the thread, as an instance that carries its traceback.
+ * New reference; an exception must be set. */
+static inline PyObject *
+gpy_exc_take(void)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL)
+        (void)PyException_SetTraceback(value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+#endif
+}
+
+/* Raises `exc`, an instance, with the traceback that it carries.  Steals the reference. */
+static inline void
+gpy_exc_give(PyObject *exc)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    PyErr_SetRaisedException(exc);
+#else
+    PyErr_Restore(Py_NewRef(Py_TYPE(exc)), exc, PyException_GetTraceback(exc));
+#endif
+}
+
+/* Ends a clean-up that may itself have failed: raises `earlier`, or, if another exception is being
+ * raised by now, makes `earlier` its context.  Steals the reference. */
+static inline void
+gpy_exc_chain(PyObject *earlier)
+{
+    if (!PyErr_Occurred()) {
+        gpy_exc_give(earlier);
+        return;
+    }
+    PyObject *later = gpy_exc_take();
+    if (later == earlier)
+        Py_DECREF(earlier);
+    else
+        PyException_SetContext(later, earlier);
+    gpy_exc_give(later);
+}
+
+static inline bool
+gpy_is_finalizing(void)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return Py_IsFinalizing();
+#else
+    return _Py_IsFinalizing();
+#endif
+}
+
+#endif

@@ -1,0 +1,30 @@
+/* task_registry.h: asyncio's books: which tasks there are, which one runs, who awaits whom.
+ *
+ * all_tasks(), current_task(), call graphs and `python -m asyncio ps` see our tasks as they see
+ * asyncio's own.  How the books are kept differs between versions; only task_registry.c knows. */
+#ifndef GPY_TASK_REGISTRY_H
+#define GPY_TASK_REGISTRY_H
+
+#include "task.h"
+
+int gpy_registry_exec(struct gpy_state *module);
+
+/* A task that waits for its first step; forgotten when it is done or gone. */
+int gpy_registry_add(struct gpy_task *task);
+int gpy_registry_discard(struct gpy_task *task);
+
+/* _enter_task() and _leave_task(): RuntimeError if another task of this loop is being stepped, or
+ * if this one is not. */
+int gpy_registry_enter(struct gpy_task *task);
+int gpy_registry_leave(struct gpy_task *task);
+
+/* Eager start, 3.12 and later: the task that was current before (or None).  New reference. */
+PyObject *gpy_registry_swap_current(struct gpy_state *module, PyObject *loop, PyObject *task);
+int gpy_registry_add_eager(struct gpy_task *task);
+int gpy_registry_discard_eager(struct gpy_task *task);
+
+/* `task` starts or stops waiting for `future` (any object); nothing before 3.14. */
+int gpy_registry_await(struct gpy_task *task, PyObject *future);
+int gpy_registry_unawait(struct gpy_task *task, PyObject *future);
+
+#endif
