@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 
 import dev_build
+import dev_debian
 import dev_python
 from dev_term import BUILD, ROOT, Stop, environment, say, tree_lock
 
@@ -27,6 +28,10 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument(
             "--python", metavar="X.Y", help=f"the Python to use (default {dev_python.DEFAULT})"
         )
+
+    p = command("demo", "a real ASGI application under load on asyncio, uvloop and gyre")
+    p.add_argument("--quick", action="store_true", help="two short repetitions")
+    version(p)
 
     p = command("test", "the tests; after --, arguments for pytest alone")
     p.add_argument("--all", action="store_true", help="every Python, ASan, valgrind, refleaks")
@@ -75,6 +80,8 @@ def _dispatch(args: argparse.Namespace, rest: list[str]) -> int:
         return _exec(env.path, rest or ["python"])
     if args.command == "bench":
         return _bench(args, rest)
+    if args.command == "demo":
+        return _demo(args)
     with tree_lock():
         if args.command == "test":
             import dev_test
@@ -102,6 +109,14 @@ def _bench(args: argparse.Namespace, rest: list[str]) -> int:
     with tree_lock():
         env = dev_build.ready(_version(args), ("bench",), "release")
     return _exec(env.path, ["python", str(script), *rest])
+
+
+def _demo(args: argparse.Namespace) -> int:
+    with tree_lock():
+        dev_debian.need(dev_debian.TO_DEMO)
+        env = dev_build.ready(_version(args), ("demo",), "release")
+    script = str(ROOT / "bench" / "http" / "run.py")
+    return _exec(env.path, ["python", script, *(["--quick"] if args.quick else [])])
 
 
 def _exec(venv: os.PathLike[str], argv: list[str]) -> int:

@@ -35,12 +35,13 @@ PACKAGES: dict[str, Callable[[], bool]] = {
     "valgrind": _program("valgrind"),
     "wrk": _program("wrk"),
     "strace": _program("strace"),
+    "util-linux": _program("taskset"),
     "debootstrap": _program("debootstrap"),
 }
 
 TO_BUILD = ("gcc", "libc6-dev", "pkg-config", "liburing-dev")
 TO_LINT = (*TO_BUILD, "binutils", "clang", "clang-tidy", "cppcheck")
-TO_DEMO = (*TO_BUILD, "wrk", "strace")
+TO_DEMO = (*TO_BUILD, "wrk", "strace", "util-linux")
 TO_TEST_ALL = (*TO_BUILD, "valgrind")
 
 _updated = False

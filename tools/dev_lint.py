@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 from collections.abc import Sequence
@@ -117,8 +118,17 @@ def _clang_tidy(env: Venv, tree: Tree) -> Count:
     marks = BUILD / "clang-tidy"
     marks.mkdir(exist_ok=True)
     todo: list[tuple[str, Path]] = []
+    failed = 0
+    built = {
+        os.path.relpath(os.path.join(entry["directory"], entry["file"]), ROOT)
+        for entry in json.loads((commands / "compile_commands.json").read_text())
+    }
     sources = tree.select("src", ".c")
     for path in sources:
+        if path not in built:
+            failed += 1
+            say(f"{path}: is in no meson.build")
+            continue
         digest = shared.copy()
         digest.update(path.encode() + (ROOT / path).read_bytes())
         mark = marks / digest.hexdigest()
@@ -136,7 +146,6 @@ def _clang_tidy(env: Venv, tree: Tree) -> Count:
             mark.touch()
         return done.returncode == 0, done.stdout + ("" if done.returncode == 0 else done.stderr)
 
-    failed = 0
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for (path, _), (good, text) in zip(todo, pool.map(look, todo)):
             if not good:

@@ -51,7 +51,7 @@ void *gy_bufgroup_data(const struct gy_bufgroup *group, const struct gy_buffer *
 void gy_bufgroup_give_back(struct gy_bufgroup *group, struct gy_ring *ring,
                            struct gy_buffer *buffer);
 /* The ring is gone (destroying it ended the registration).  Buffers that are still leased must not
- * be touched afterwards. */
-void gy_bufgroup_deinit(struct gy_bufgroup *group);
+ * be touched afterwards.  forked: in a child of fork(), which did not inherit the memory. */
+void gy_bufgroup_deinit(struct gy_bufgroup *group, bool forked);
 
 #endif

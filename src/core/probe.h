@@ -16,7 +16,8 @@ enum gy_feature {
     GY_FEAT_ABS_TIMER = 1u << 6,        /* IORING_ENTER_ABS_TIMER, 6.12                      */
     GY_FEAT_RING_FD = 1u << 7,          /* IORING_REGISTER_RING_FDS, 5.18                    */
     GY_FEAT_NO_SQARRAY = 1u << 8,       /* IORING_SETUP_NO_SQARRAY, 6.6                      */
-    GY_FEAT_ALL = (1u << 9) - 1,
+    GY_FEAT_ACCEPT = 1u << 9,           /* IORING_OP_ACCEPT, 5.5; else poll + accept4(2)     */
+    GY_FEAT_ALL = (1u << 10) - 1,
 };
 
 /* Name <-> bit, for GYRE_FEATURES=-recv_multishot,-buf_ring and for reports.  0 for an unknown

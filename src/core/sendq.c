@@ -7,10 +7,8 @@
  * which may push, flush or drop. */
 #include "sendq.h"
 
-#include "fault.h"
+#include "sys.h"
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
 enum { SENDQ_FIRST_CAPACITY = 16, SENDQ_KEPT_CAPACITY = 64 };
 
@@ -47,7 +45,7 @@ free_segments(struct gy_sendq *queue)
     GY_ASSERT(queue->count == 0);
     GY_ASSERT(queue->bytes == 0);
     if (queue->segments != queue->inline_segments)
-        free(queue->segments);
+        gy_free(queue->segments);
     reset(queue);
 }
 
@@ -66,13 +64,13 @@ grow(struct gy_sendq *queue)
     if (capacity > UINT32_MAX / 2)
         return -ENOMEM;
     capacity = capacity < SENDQ_FIRST_CAPACITY ? SENDQ_FIRST_CAPACITY : capacity * 2;
-    segments = GY_FAULT(ALLOC) ? NULL : malloc(capacity * sizeof(*segments));
+    segments = gy_alloc(capacity * sizeof(*segments));
     if (segments == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < queue->count; i++)
         segments[i] = *segment_at(queue, i);
     if (queue->segments != queue->inline_segments)
-        free(queue->segments);
+        gy_free(queue->segments);
     queue->segments = segments;
     queue->capacity = capacity;
     queue->head = 0;
@@ -149,5 +147,5 @@ gy_sendq_drop(struct gy_sendq *queue, gy_release_fn release, void *context)
     for (uint32_t i = 0; i < taken.count; i++)
         release(context, segment_at(&taken, i)->owner);
     if (taken.segments != taken.inline_segments)
-        free(taken.segments);
+        gy_free(taken.segments);
 }

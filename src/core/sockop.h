@@ -18,7 +18,8 @@ struct gy_sockop;
 
 struct gy_sockop_host {
     /* Asked after each wait, before fd is touched again: is fd still the descriptor of the socket
-     * that the operation began with?  false: the operation is dropped with -EBADF. */
+     * that the operation began with?  false: the operation is dropped with -EBADF.  A question
+     * only: it calls nothing here. */
     bool (*valid)(struct gy_sockop *op);
     /* Over: bytes received, bytes sent (all), accepted descriptor, 0 for connect, or -errno
      * (-ECANCELED). */

@@ -130,9 +130,6 @@ void gy_stream_close(struct gy_stream *stream);
  * ended stay with their owner's reference, because the kernel may still read them. */
 void gy_stream_abandon(struct gy_stream *stream);
 
-/* For loop.c: frees the spare blocks of loop->send_pool. */
-void gy_stream_pool_free(struct gy_loop *loop);
-
 /* For loop.c: the deferred part (work list), the handlers and prepares of the two op kinds. */
 void gy_stream_run_work(struct gy_stream *stream);
 void gy_stream_prepare_recv(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe);

@@ -12,6 +12,11 @@ sys.path.insert(0, str(TOOLS))
 import tidy  # noqa: E402
 import tidy_c  # noqa: E402
 
+
+def head(name: str, rest: str) -> str:
+    return f"/* {name}: a sample. */\n{rest}"
+
+
 # A tree in which every rule holds.
 CLEAN = {
     "meson.build": "project('sample', 'c',\n  version: '7.8.9')\n",
@@ -33,16 +38,16 @@ CLEAN = {
         "int\nleave(struct gy_x *x)\n{\n    x->close(x);\n"
         '    return gy_sys_close(x->fd, "close(3); assert(0)");\n}\n'
     ),
+    "src/core/stream_recv.c": head(
+        "stream_recv.c", '#include "stream_impl.h"\n#include "loop.h"\n#include "op.h"\n'
+    ),
+    "src/core/loop.c": head("loop.c", '#include "loop.h"\n#include "stream.h"\n'),
     "src/binding/pycompat.h": "/* pycompat.h: a sample. */\n#if PY_VERSION_HEX\n#endif\n",
 }
 
 LONG_C = "int\nlong_one(void)\n{\n" + "    x();\n" * 69 + "}\n"
 LONG_PYTHON = "def long_one():\n" + "    x()\n" * 70
 WIDE_C = "int\nwide_one(int a, int b, int (*c)(int, int), int d, int e, int f)\n{\n    x();\n}\n"
-
-
-def head(name: str, rest: str) -> str:
-    return f"/* {name}: a sample. */\n{rest}"
 
 
 # rule -> files that break it, each written over the clean tree on its own, and the line it is at.
@@ -78,6 +83,9 @@ BROKEN: dict[str, list[tuple[str, str, int]]] = {
     "links": [("README.md", "See [the page](docs/gone.md).\n", 1)],
     "layers": [
         ("src/core/op.c", head("op.c", '#include "loop.h"\n'), 2),
+        ("src/core/loop.h", head("loop.h", '#include "stream.h"\n'), 2),
+        ("src/core/op_more.c", head("op_more.c", '#include "stream.h"\n'), 2),
+        ("src/core/stream.c", head("stream.c", '#include "listener.h"\n'), 2),
         ("src/core/timer.c", head("timer.c", '#include "wakeup.h"\n'), 2),
         ("src/core/novelty.c", head("novelty.c", ""), 1),
     ],

@@ -1,0 +1,365 @@
+/* stream_recv.c: the receiving half of a stream, by either policy.
+ *
+ * POLL: an event of the poll sets READABLE; while that is set and the host reads, recv(2) is called
+ * until the socket has no more, at most GY_RECV_CALLS_PER_TURN times a turn.  A multishot poll is
+ * edge-triggered, so READABLE may be cleared only by a receive that used everything up: one that
+ * came back short on TCP (what arrives later makes a new edge), or with -EAGAIN where a short read
+ * says nothing (READ_OUT) or where the edge of a FIN has been seen already (HUNGUP).
+ * MULTISHOT: completions bring provided buffers, which are delivered, or held while the host does
+ * not read.  What ends the receive (EOF, an error) waits behind the held bytes in `end`.
+ * Owner and thread: stream.c. */
+#include "stream.h"
+
+#include "prep.h"
+#include "probe.h"
+#include "ring.h"
+#include "stream_impl.h"
+#include "sys.h"
+#include "uring_compat.h"
+#include <errno.h>
+#include <sys/poll.h> /* <poll.h> would be ours */
+#include <string.h>
+
+enum {
+    FULL_READS_TO_SWITCH = 2, /* a message that is cut into provided buffers loses up to half */
+    END_IS_EOF = 1,
+    POLL_HANGUP_MASK = POLLRDHUP | POLLHUP | POLLERR
+};
+
+static bool
+multishot_possible(const struct gy_loop *loop)
+{
+    uint32_t needed = GY_FEAT_RECV_MULTISHOT | GY_FEAT_BUF_RING;
+    return (loop->features & needed) == needed;
+}
+
+/* Submits the receive if it is wanted and not under way.  While READABLE is set nothing is armed:
+ * the next poll looks at the socket anew, so no edge is lost. */
+void
+gy_stream_arm_recv(struct gy_stream *stream)
+{
+    if (!gy_op_is_idle(&stream->recv_op) || !gy_stream_alive(stream))
+        return;
+    if ((stream->flags & (GY_STREAM_READING | GY_STREAM_READABLE | GY_STREAM_EOF)) !=
+        GY_STREAM_READING)
+        return;
+    if (stream->end != 0 || stream->held_bytes >= GY_HOLD_BYTES_MAX)
+        return;
+    gy_op_submit(stream->loop, &stream->recv_op);
+}
+
+void
+gy_stream_prepare_recv(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe)
+{
+    struct gy_stream *stream = container_of(op, struct gy_stream, recv_op);
+
+    if (stream->policy == GY_RECV_MULTISHOT &&
+        gy_bufgroup_ready(&loop->buffers, loop->ring, GY_BUFFERS, GY_BUFFER_BYTES) < 0)
+        stream->policy = GY_RECV_POLL; /* no memory for buffers: poll needs none */
+    stream->recv_mode = stream->policy;
+    if (stream->recv_mode == GY_RECV_MULTISHOT)
+        gy_prep_recv_multishot(sqe, stream->fd, GY_BUFFER_GROUP);
+    else
+        gy_prep_poll(sqe, stream->fd, POLLIN | POLLRDHUP,
+                     (loop->features & GY_FEAT_POLL_MULTISHOT) != 0);
+}
+
+void
+gy_stream_set_policy(struct gy_stream *stream, enum gy_recv_policy policy)
+{
+    if (policy == GY_RECV_MULTISHOT && !multishot_possible(stream->loop))
+        policy = GY_RECV_POLL;
+    stream->policy = (uint8_t)policy;
+    stream->full_reads = 0;
+    /* A queued op is prepared by the new policy anyhow; one in flight is armed again when it has
+     * ended. */
+    if (stream->recv_op.state == GY_OP_INFLIGHT && stream->recv_mode != policy)
+        (void)gy_op_cancel(stream->loop, &stream->recv_op);
+}
+
+void
+gy_stream_resume(struct gy_stream *stream)
+{
+    if (!gy_stream_alive(stream) || (stream->flags & GY_STREAM_READING) != 0)
+        return;
+    stream->flags |= GY_STREAM_READING;
+    if ((stream->flags & GY_STREAM_READABLE) != 0 || !gy_list_empty(&stream->held) ||
+        stream->end != 0)
+        gy_stream_queue_work(stream);
+    gy_stream_arm_recv(stream);
+}
+
+void
+gy_stream_pause(struct gy_stream *stream)
+{
+    stream->flags &= ~(uint32_t)GY_STREAM_READING;
+}
+
+/* Names the memory of the next recv(2); false if there is none, or the host wants no data now. */
+static bool
+name_memory(struct gy_stream *stream, void **data, size_t *len)
+{
+    struct gy_loop *loop = stream->loop;
+
+    *data = NULL;
+    *len = 0;
+    if (stream->host->buffer != NULL) {
+        if (!stream->host->buffer(stream, data, len) || !gy_stream_may_deliver(stream))
+            return false;
+    }
+    if (*len > GY_RECV_BYTES_MAX)
+        *len = GY_RECV_BYTES_MAX;
+    if (*len > 0)
+        return true;
+    if (loop->scratch == NULL)
+        loop->scratch = gy_alloc(GY_RECV_BYTES_MAX);
+    if (loop->scratch == NULL) {
+        gy_stream_fail(stream, -ENOMEM);
+        return false;
+    }
+    *data = loop->scratch;
+    *len = GY_RECV_BYTES_MAX;
+    return true;
+}
+
+static void
+end_of_stream(struct gy_stream *stream)
+{
+    GY_ASSERT((stream->flags & GY_STREAM_EOF) == 0);
+    stream->flags = (stream->flags | GY_STREAM_EOF) & ~(uint32_t)GY_STREAM_READABLE;
+    stream->host->eof(stream);
+}
+
+/* One recv(2).  False when there is no more to read for now. */
+static bool
+receive_once(struct gy_stream *stream)
+{
+    struct gy_loop *loop = stream->loop;
+    void *data;
+    size_t len;
+    ssize_t got;
+
+    if (!name_memory(stream, &data, &len))
+        return false;
+    loop->counters.recv_calls++;
+    got = loop->ring->ops->try_recv(loop->ring, stream->fd, data, len);
+    if (got > 0) {
+        if ((size_t)got < len && (stream->flags & (GY_STREAM_HUNGUP | GY_STREAM_READ_OUT)) == 0)
+            stream->flags &= ~(uint32_t)GY_STREAM_READABLE;
+        loop->counters.bytes_in += (uint64_t)got;
+        stream->host->data(stream, data, (size_t)got);
+        return true;
+    }
+    if (got == 0) {
+        end_of_stream(stream);
+        return false;
+    }
+    stream->flags &= ~(uint32_t)GY_STREAM_READABLE;
+    if (got != -EAGAIN)
+        gy_stream_fail(stream, (int)got);
+    return false;
+}
+
+static void
+receive_by_poll(struct gy_stream *stream)
+{
+    for (unsigned calls = 0; calls < GY_RECV_CALLS_PER_TURN; calls++) {
+        if ((stream->flags & GY_STREAM_READABLE) == 0 || !gy_stream_may_deliver(stream))
+            break;
+        if (!receive_once(stream))
+            break;
+    }
+}
+
+static void
+deliver_buffer(struct gy_stream *stream, struct gy_buffer *buffer)
+{
+    struct gy_loop *loop = stream->loop;
+
+    GY_ASSERT(gy_stream_may_deliver(stream));
+    stream->host->data(stream, gy_bufgroup_data(&loop->buffers, buffer), buffer->len);
+    gy_bufgroup_give_back(&loop->buffers, loop->ring, buffer);
+}
+
+static void
+deliver_held(struct gy_stream *stream)
+{
+    while (gy_stream_may_deliver(stream)) {
+        struct gy_list *node = gy_list_pop(&stream->held);
+        if (node == NULL)
+            break;
+        struct gy_buffer *buffer = container_of(node, struct gy_buffer, link);
+        stream->held_bytes -= buffer->len;
+        deliver_buffer(stream, buffer);
+    }
+    if (stream->end == 0 || !gy_list_empty(&stream->held) || !gy_stream_may_deliver(stream))
+        return;
+    int end = stream->end;
+    stream->end = 0;
+    if (end == END_IS_EOF)
+        end_of_stream(stream);
+    else
+        gy_stream_fail(stream, end);
+}
+
+/* Delivers what there is: held bytes first, they are older than what is in the socket.  What must
+ * wait for its turn puts the stream on the work list. */
+void
+gy_stream_receive(struct gy_stream *stream)
+{
+    deliver_held(stream);
+    if (gy_list_empty(&stream->held))
+        receive_by_poll(stream);
+    if (!gy_stream_alive(stream) || (stream->flags & GY_STREAM_READING) == 0)
+        return;
+    if ((stream->flags & GY_STREAM_READABLE) != 0 || !gy_list_empty(&stream->held) ||
+        stream->end != 0)
+        gy_stream_queue_work(stream);
+}
+
+void
+gy_stream_drop_held(struct gy_stream *stream)
+{
+    struct gy_loop *loop = stream->loop;
+    struct gy_list *node;
+
+    if (loop->closed) { /* the group is gone, and the nodes with it */
+        gy_list_init(&stream->held);
+        stream->held_bytes = 0;
+    }
+    while ((node = gy_list_pop(&stream->held)) != NULL) {
+        struct gy_buffer *buffer = container_of(node, struct gy_buffer, link);
+        gy_bufgroup_give_back(&loop->buffers, loop->ring, buffer);
+    }
+    stream->held_bytes = 0;
+    stream->end = 0;
+}
+
+/* Keeps a buffer for later; small ones move into the last one, so that many short messages do not
+ * take the whole group from everybody else. */
+static void
+hold(struct gy_stream *stream, struct gy_buffer *buffer)
+{
+    struct gy_loop *loop = stream->loop;
+    struct gy_bufgroup *group = &loop->buffers;
+
+    stream->held_bytes += buffer->len;
+    if (!gy_list_empty(&stream->held)) {
+        struct gy_buffer *last = container_of(stream->held.prev, struct gy_buffer, link);
+        if (buffer->len <= group->buffer_bytes - last->len) {
+            memcpy((char *)gy_bufgroup_data(group, last) + last->len,
+                   gy_bufgroup_data(group, buffer), buffer->len);
+            last->len += buffer->len;
+            gy_bufgroup_give_back(group, loop->ring, buffer);
+            buffer = NULL;
+        }
+    }
+    if (buffer != NULL)
+        gy_list_append(&stream->held, &buffer->link);
+    if (stream->held_bytes >= GY_HOLD_BYTES_MAX && gy_op_is_armed(&stream->recv_op))
+        (void)gy_op_cancel(loop, &stream->recv_op);
+}
+
+static void
+take_buffer(struct gy_stream *stream, uint16_t id, int32_t res)
+{
+    struct gy_loop *loop = stream->loop;
+    struct gy_buffer *buffer = gy_bufgroup_lease(&loop->buffers, id);
+
+    if (res <= 0 || !gy_stream_alive(stream)) {
+        gy_bufgroup_give_back(&loop->buffers, loop->ring, buffer);
+        return;
+    }
+    buffer->len = (uint32_t)res;
+    loop->counters.recv_calls++;
+    loop->counters.bytes_in += (uint64_t)res;
+    if (buffer->len < loop->buffers.buffer_bytes)
+        stream->full_reads = 0;
+    else if (++stream->full_reads >= FULL_READS_TO_SWITCH)
+        gy_stream_set_policy(stream, GY_RECV_POLL);
+    if (gy_list_empty(&stream->held) && gy_stream_may_deliver(stream))
+        deliver_buffer(stream, buffer);
+    else
+        hold(stream, buffer);
+}
+
+/* The kernel found no buffer.  Those of this turn are back in the next; those that paused streams
+ * hold are back nobody knows when. */
+static GY_COLD void
+out_of_buffers(struct gy_stream *stream)
+{
+    struct gy_bufgroup *group = &stream->loop->buffers;
+
+    group->exhausted++;
+    if (group->leased > group->count / 2)
+        gy_stream_set_policy(stream, GY_RECV_POLL);
+    gy_stream_queue_work(stream); /* which arms it again */
+}
+
+static void
+on_multishot(struct gy_stream *stream, const struct gy_event *ev)
+{
+    bool idle = gy_op_is_idle(&stream->recv_op);
+
+    if ((ev->flags & IORING_CQE_F_BUFFER) != 0)
+        take_buffer(stream, (uint16_t)(ev->flags >> IORING_CQE_BUFFER_SHIFT), ev->res);
+    if ((stream->flags & GY_STREAM_CLOSING) != 0) {
+        if (idle)
+            gy_stream_settle(stream);
+        return;
+    }
+    if (!gy_stream_alive(stream))
+        return;
+    if (ev->res == -ENOBUFS) {
+        out_of_buffers(stream);
+        return;
+    }
+    if (ev->res == 0)
+        stream->end = END_IS_EOF;
+    else if (ev->res < 0 && ev->res != -ECANCELED && ev->res != -EINTR && ev->res != -EAGAIN)
+        stream->end = ev->res;
+    if (stream->end == 0 && gy_list_empty(&stream->held))
+        return;
+    if (gy_stream_may_deliver(stream) && !gy_list_linked(&stream->work.link))
+        gy_stream_receive(stream);
+    else if ((stream->flags & GY_STREAM_READING) != 0)
+        gy_stream_queue_work(stream);
+}
+
+static void
+on_poll(struct gy_stream *stream, int32_t res)
+{
+    if ((stream->flags & GY_STREAM_CLOSING) != 0) {
+        if (gy_op_is_idle(&stream->recv_op))
+            gy_stream_settle(stream);
+        return;
+    }
+    if (res > 0 && (stream->flags & GY_STREAM_EOF) == 0) {
+        stream->flags |= GY_STREAM_READABLE;
+        if ((res & POLL_HANGUP_MASK) != 0)
+            stream->flags |= GY_STREAM_HUNGUP;
+    } else if (res < 0 && res != -ECANCELED && res != -EINTR && res != -EAGAIN) {
+        gy_stream_fail(stream, res);
+    }
+    /* On the work list: it has read its share of this turn, or is about to. */
+    if (!gy_list_linked(&stream->work.link))
+        gy_stream_receive(stream);
+}
+
+void
+gy_stream_on_recv(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev)
+{
+    struct gy_stream *stream = container_of(op, struct gy_stream, recv_op);
+    bool closing = (stream->flags & GY_STREAM_CLOSING) != 0;
+
+    GY_ASSERT((stream->flags & GY_STREAM_CLOSED) == 0);
+    GY_ASSERT(stream->loop == loop);
+    if (stream->recv_mode == GY_RECV_MULTISHOT)
+        on_multishot(stream, ev);
+    else
+        on_poll(stream, ev->res);
+    if (closing)
+        return; /* the stream may be gone */
+    if (!gy_list_linked(&stream->work.link))
+        gy_stream_arm_recv(stream);
+}

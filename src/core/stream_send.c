@@ -1,0 +1,283 @@
+/* stream_send.c: the sending half of a stream.
+ *
+ * A flush sends by sendmsg(2) as long as the socket takes everything; what it does not take leaves
+ * as one sendmsg SQE with MSG_WAITALL, after which the flush goes on.  Owner and thread: stream.c.
+ * Invariants: while send_op is not idle only its handler touches the front of the queue, so bytes
+ * keep their order; segments are accounted before any of their owners is released, because a
+ * release may write and flush again. */
+#include "stream.h"
+
+#include "prep.h"
+#include "ring.h"
+#include "stream_impl.h"
+#include "sys.h"
+#include <errno.h>
+#include <sys/socket.h>
+
+enum {
+    SEND_CALLS_PER_FLUSH = 16, /* a reader on another CPU could keep a flush going for ever */
+    SEND_POOL_MAX = 64
+};
+
+static void
+release_owner(void *context, void *owner)
+{
+    struct gy_stream *stream = context;
+    stream->host->release(stream, owner);
+}
+
+/* One call to the kernel took len bytes. */
+static void
+account(struct gy_stream *stream, size_t len)
+{
+    stream->loop->counters.bytes_out += len;
+    gy_sendq_advance(&stream->queue, len, release_owner, stream);
+}
+
+void
+gy_stream_drop_queue(struct gy_stream *stream)
+{
+    GY_ASSERT(gy_op_is_idle(&stream->send_op) || stream->queue.count == 0);
+    gy_list_remove(&stream->dirty);
+    gy_sendq_drop(&stream->queue, release_owner, stream);
+}
+
+void
+gy_stream_free_send(struct gy_stream *stream)
+{
+    struct gy_loop *loop = stream->loop;
+    struct gy_stream_send *send = stream->send;
+
+    if (send == NULL)
+        return;
+    stream->send = NULL;
+    if (loop->closed || loop->send_pool_count >= SEND_POOL_MAX) {
+        gy_free(send);
+        return;
+    }
+    gy_list_append(&loop->send_pool, &send->link);
+    loop->send_pool_count++;
+}
+
+void
+gy_stream_pool_drain(struct gy_loop *loop)
+{
+    struct gy_list *node;
+
+    while ((node = gy_list_pop(&loop->send_pool)) != NULL)
+        gy_free(container_of(node, struct gy_stream_send, link));
+    loop->send_pool_count = 0;
+}
+
+/* What is left of the queue goes to the kernel, which waits for the socket. */
+static void
+start_send_op(struct gy_stream *stream)
+{
+    struct gy_loop *loop = stream->loop;
+
+    GY_ASSERT(stream->queue.count > 0);
+    GY_ASSERT(gy_op_is_idle(&stream->send_op));
+    if (stream->send == NULL) {
+        struct gy_list *node = gy_list_pop(&loop->send_pool);
+        if (node != NULL) {
+            stream->send = container_of(node, struct gy_stream_send, link);
+            loop->send_pool_count--;
+        } else {
+            stream->send = gy_alloc(sizeof(*stream->send));
+            if (stream->send == NULL) {
+                gy_stream_fail(stream, -ENOMEM);
+                return;
+            }
+            gy_list_init(&stream->send->link);
+        }
+    }
+    loop->counters.send_ops++;
+    gy_op_submit(loop, &stream->send_op);
+}
+
+void
+gy_stream_prepare_send(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe)
+{
+    struct gy_stream *stream = container_of(op, struct gy_stream, send_op);
+    struct gy_stream_send *send = stream->send;
+
+    GY_ASSERT(send != NULL);
+    GY_ASSERT(stream->queue.count > 0);
+    GY_UNUSED(loop);
+    send->message = (struct msghdr){.msg_iov = send->iov};
+    send->message.msg_iovlen = gy_sendq_iovec(&stream->queue, send->iov, GY_SENDQ_IOV_MAX);
+    gy_prep_sendmsg(sqe, stream->fd, &send->message, MSG_WAITALL | MSG_NOSIGNAL);
+}
+
+static void
+shutdown_now(struct gy_stream *stream)
+{
+    struct gy_ring *ring = stream->loop->ring;
+    int err;
+
+    GY_ASSERT(stream->queue.count == 0);
+    GY_ASSERT((stream->flags & GY_STREAM_SHUT_DONE) == 0);
+    stream->flags |= GY_STREAM_SHUT_DONE;
+    err = ring->ops->shutdown(ring, stream->fd, SHUT_WR);
+    if (err < 0 && err != -ENOTCONN) /* the peer was faster: nothing is left to shut down */
+        gy_stream_fail(stream, err);
+}
+
+static size_t
+iov_bytes(const struct iovec *iov, unsigned count)
+{
+    size_t bytes = 0;
+    for (unsigned i = 0; i < count; i++)
+        bytes += iov[i].iov_len;
+    return bytes;
+}
+
+/* Sends until the queue is empty or the socket full; then shuts down or leaves the rest to an op.
+ */
+static void
+send_now(struct gy_stream *stream)
+{
+    struct gy_ring *ring = stream->loop->ring;
+    struct iovec iov[GY_SENDQ_IOV_MAX];
+
+    for (unsigned calls = 0; stream->queue.count > 0 && calls < SEND_CALLS_PER_FLUSH; calls++) {
+        unsigned count = gy_sendq_iovec(&stream->queue, iov, GY_SENDQ_IOV_MAX);
+        size_t wanted = iov_bytes(iov, count);
+        ssize_t sent = ring->ops->try_send(ring, stream->fd, iov, count);
+
+        stream->loop->counters.send_calls++;
+        if (sent == -EAGAIN)
+            break;
+        if (sent < 0) {
+            gy_stream_fail(stream, (int)sent);
+            return;
+        }
+        account(stream, (size_t)sent); /* may call anything */
+        if (!gy_stream_alive(stream) || !gy_op_is_idle(&stream->send_op))
+            return;
+        if ((size_t)sent < wanted)
+            break;
+    }
+    if (stream->queue.count > 0) {
+        start_send_op(stream);
+        return;
+    }
+    gy_stream_free_send(stream);
+    if ((stream->flags & (GY_STREAM_SHUT_WANTED | GY_STREAM_SHUT_DONE)) == GY_STREAM_SHUT_WANTED)
+        shutdown_now(stream);
+}
+
+int
+gy_stream_write(struct gy_stream *stream, const struct gy_segment *segment)
+{
+    int err;
+
+    if (!gy_stream_alive(stream) || (stream->flags & GY_STREAM_SHUT_WANTED) != 0)
+        return -EPIPE;
+    err = gy_sendq_push(&stream->queue, segment);
+    if (err < 0)
+        return err;
+    /* While a send is in flight its handler sends the rest. */
+    if (gy_op_is_idle(&stream->send_op) && !gy_list_linked(&stream->dirty))
+        gy_list_append(&stream->loop->dirty, &stream->dirty);
+    return 0;
+}
+
+void
+gy_stream_flush(struct gy_stream *stream)
+{
+    gy_list_remove(&stream->dirty);
+    if (stream->queue.count == 0 || !gy_stream_alive(stream) || !gy_op_is_idle(&stream->send_op))
+        return;
+    send_now(stream);
+}
+
+void
+gy_stream_flush_dirty(struct gy_stream *stream)
+{
+    size_t before = stream->queue.bytes;
+
+    GY_ASSERT(!stream->loop->quiet);
+    gy_stream_flush(stream);
+    if (stream->queue.bytes < before && gy_stream_alive(stream))
+        stream->host->drained(stream);
+}
+
+ssize_t
+gy_stream_try_write(struct gy_stream *stream, const void *data, size_t len)
+{
+    struct gy_ring *ring = stream->loop->ring;
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};
+    ssize_t sent;
+
+    if (!gy_stream_alive(stream) || (stream->flags & GY_STREAM_SHUT_WANTED) != 0)
+        return -EPIPE;
+    if (stream->queue.count > 0 || len == 0)
+        return 0;
+    GY_ASSERT(gy_op_is_idle(&stream->send_op));
+    sent = ring->ops->try_send(ring, stream->fd, &iov, 1);
+    stream->loop->counters.send_calls++;
+    if (sent == -EAGAIN)
+        return 0;
+    if (sent < 0)
+        gy_stream_fail(stream, (int)sent);
+    else
+        stream->loop->counters.bytes_out += (uint64_t)sent;
+    return sent;
+}
+
+void
+gy_stream_shutdown_write(struct gy_stream *stream)
+{
+    if (!gy_stream_alive(stream) || (stream->flags & GY_STREAM_SHUT_WANTED) != 0)
+        return;
+    stream->flags |= GY_STREAM_SHUT_WANTED;
+    if (stream->queue.count == 0)
+        shutdown_now(stream);
+}
+
+/* What happened while the loop is quiet is told to the host in the next run. */
+static GY_COLD void
+continue_quietly(struct gy_stream *stream, int res)
+{
+    if (stream->queue.count > 0)
+        gy_op_submit(stream->loop, &stream->send_op);
+    else if ((stream->flags & GY_STREAM_SHUT_WANTED) != 0)
+        shutdown_now(stream);
+    if (res > 0 && gy_stream_alive(stream)) {
+        stream->flags |= GY_STREAM_DRAIN_DUE;
+        gy_stream_queue_work(stream);
+    }
+}
+
+void
+gy_stream_on_send(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev)
+{
+    struct gy_stream *stream = container_of(op, struct gy_stream, send_op);
+    int res = ev->res;
+
+    GY_ASSERT(gy_op_is_idle(op));
+    GY_ASSERT((stream->flags & GY_STREAM_CLOSED) == 0);
+    if (res > 0)
+        account(stream, (size_t)res);
+    else if (res < 0 && res != -ECANCELED && res != -EINTR && res != -EAGAIN)
+        gy_stream_fail(stream, res);
+    if ((stream->flags & GY_STREAM_CLOSING) != 0) {
+        gy_stream_drop_queue(stream);
+        gy_stream_settle(stream);
+        return;
+    }
+    if (stream->error != 0) {
+        gy_stream_queue_work(stream); /* the error waited for this op */
+        return;
+    }
+    if (!gy_op_is_idle(op))
+        return; /* a release has written and flushed */
+    if (loop->quiet) {
+        continue_quietly(stream, res);
+        return;
+    }
+    send_now(stream);
+    if (res > 0 && gy_stream_alive(stream))
+        stream->host->drained(stream);
+}
