@@ -1,0 +1,1 @@
+"""Benchmarks of gyre: docs/benchmarks.md says what is measured and how."""

@@ -1,0 +1,69 @@
+"""Compiles the C programs of the network benchmarks with cc, when a source is newer."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ROOT / "bench" / "net"
+OUTPUT = ROOT / "build" / "bench"
+
+FLAGS = (
+    "-std=gnu11 -O2 -g -Wall -Wextra -Werror -Wshadow -Wswitch-enum -Wmissing-prototypes "
+    "-Wvla -Wundef"
+).split()
+
+PROGRAMS = {
+    "loadgen": (
+        "loadgen.c",
+        "load_stream.c",
+        "load_churn.c",
+        "window.c",
+        "hist.c",
+        "pattern.c",
+        "net.c",
+    ),
+    "limit_epoll": ("limit_epoll.c", "limit.c"),
+    "limit_uring": ("limit_uring.c", "limit.c"),
+}
+LIBRARIES = {"limit_uring": "liburing"}
+
+
+class BuildError(Exception):
+    pass
+
+
+def compiler():
+    command = shlex.split(os.environ.get("CC", "cc"))
+    if shutil.which(command[0]) is None:
+        raise BuildError(f"no C compiler ({command[0]}): on Debian, apt install gcc")
+    return command
+
+
+def library_flags(name):
+    result = subprocess.run(
+        ["pkg-config", "--cflags", "--libs", name], capture_output=True, text=True, check=False
+    )
+    if result.returncode != 0:
+        raise BuildError(f"{name} was not found: on Debian, apt install pkg-config {name}-dev")
+    return result.stdout.split()
+
+
+def build(name):
+    """The path of the program, compiled if need be."""
+    sources = [SOURCES / source for source in PROGRAMS[name]]
+    target = OUTPUT / name
+    newest = max(path.stat().st_mtime for path in [*SOURCES.glob("*.h"), *sources])
+    if target.exists() and target.stat().st_mtime > newest:
+        return target
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    libraries = library_flags(LIBRARIES[name]) if name in LIBRARIES else []
+    partial = target.with_suffix(f".{os.getpid()}")
+    command = [*compiler(), *FLAGS, "-o", str(partial), *map(str, sources), *libraries]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise BuildError(f"{shlex.join(command)}\n{result.stderr}")
+    partial.replace(target)
+    return target

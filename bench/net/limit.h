@@ -1,0 +1,18 @@
+/* limit.h: what the two C echo servers share: arguments, the listener, the first line of output. */
+#ifndef BENCH_LIMIT_H
+#define BENCH_LIMIT_H
+
+#include <stdint.h>
+
+struct limit_options {
+    const char *unix_path; /* NULL: TCP on a free port of 127.0.0.1 */
+    int64_t spin_us;       /* poll this long before sleeping */
+};
+
+struct limit_options limit_options(int argc, char **argv);
+/* Non-blocking; TCP_NODELAY and cubic are set here and inherited by what it accepts. */
+int limit_listen(const struct limit_options *options);
+void limit_announce(int listener, const char *kind);
+_Noreturn void limit_die(const char *what);
+
+#endif

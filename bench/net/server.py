@@ -1,0 +1,347 @@
+"""The server of the network benchmarks, for every loop and every way to write one.
+
+    python -m bench.net.server --loop uvloop --mode proto --size 1024
+
+Prints one JSON line with its port when it listens, serves until SIGTERM, then prints a second one
+with its own resource usage and the loop's counters. The listener carries TCP_NODELAY and cubic,
+which what it accepts inherits.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+
+from bench import arms
+
+CHUNK_MAX = 256 * 1024
+CHUNK_MIN = 16 * 1024
+WRITES_PER_TURN = 16  # of a source; then others get their turn
+
+
+class Settings:
+    """What the handlers of all connections share."""
+
+    def __init__(self, args):
+        self.size = args.size
+        self.split = args.split
+        # what an application that knows its messages would choose
+        self.chunk = max(CHUNK_MIN, min(args.size, CHUNK_MAX))
+        self.source = bytes(range(256)) * max(1, args.size // 256)
+
+
+# ---- Protocol and BufferedProtocol ----
+
+
+class Echo(asyncio.Protocol):
+    def __init__(self, settings):
+        self.settings = settings
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(data)
+
+
+class SplitEcho(Echo):
+    """Answers with two writes, as a header and a body are written."""
+
+    def data_received(self, data):
+        split = self.settings.split
+        self.transport.write(data[:split])
+        self.transport.write(data[split:])
+
+
+class BufferedEcho(asyncio.BufferedProtocol):
+    def __init__(self, settings):
+        self.buffer = memoryview(bytearray(settings.chunk))
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def get_buffer(self, sizehint):
+        return self.buffer
+
+    def buffer_updated(self, nbytes):
+        # A copy: the transport may keep what it is given, and this buffer is filled again.
+        self.transport.write(bytes(self.buffer[:nbytes]))
+
+
+class Sink(asyncio.Protocol):
+    """Reads without end; answers the end of the stream with the number of bytes."""
+
+    def __init__(self, settings):
+        self.total = 0
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.total += len(data)
+
+    def eof_received(self):
+        self.transport.write(self.total.to_bytes(8, "big"))
+
+
+class BufferedSink(BufferedEcho):
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.total = 0
+
+    def buffer_updated(self, nbytes):
+        self.total += nbytes
+
+    def eof_received(self):
+        self.transport.write(self.total.to_bytes(8, "big"))
+
+
+class Source(asyncio.Protocol):
+    """Writes whenever the transport lets it."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.paused = False
+        self.scheduled = False
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.loop = asyncio.get_running_loop()
+        self.pump()
+
+    def pump(self):
+        self.scheduled = False
+        for _ in range(WRITES_PER_TURN):
+            if self.paused or self.transport.is_closing():
+                return
+            self.transport.write(self.settings.source)
+        self.scheduled = True
+        self.loop.call_soon(self.pump)
+
+    def pause_writing(self):
+        self.paused = True
+
+    def resume_writing(self):
+        self.paused = False
+        if not self.scheduled:
+            self.pump()
+
+
+PROTOCOLS = {
+    ("proto", "echo"): Echo,
+    ("proto", "split"): SplitEcho,
+    ("proto", "sink"): Sink,
+    ("proto", "source"): Source,
+    ("buffered", "echo"): BufferedEcho,
+    ("buffered", "sink"): BufferedSink,
+}
+
+
+# ---- streams ----
+
+
+async def stream_echo(settings, reader, writer):
+    while data := await reader.read(CHUNK_MAX):
+        writer.write(data)
+        await writer.drain()
+
+
+async def stream_split(settings, reader, writer):
+    while data := await reader.read(CHUNK_MAX):
+        writer.write(data[: settings.split])
+        writer.write(data[settings.split :])
+        await writer.drain()
+
+
+async def stream_sink(settings, reader, writer):
+    total = 0
+    while data := await reader.read(CHUNK_MAX):
+        total += len(data)
+    writer.write(total.to_bytes(8, "big"))
+    await writer.drain()
+
+
+async def stream_source(settings, reader, writer):
+    while True:
+        for _ in range(WRITES_PER_TURN):
+            writer.write(settings.source)
+            await writer.drain()
+        await asyncio.sleep(0)
+
+
+STREAMS = {
+    "echo": stream_echo,
+    "split": stream_split,
+    "sink": stream_sink,
+    "source": stream_source,
+}
+
+
+def stream_callback(settings, role):
+    handler = STREAMS[role]
+
+    async def connected(reader, writer):
+        try:
+            await handler(settings, reader, writer)
+        except ConnectionError:
+            pass  # the client left
+        finally:
+            writer.close()
+
+    return connected
+
+
+# ---- loop.sock_* ----
+
+
+async def sock_echo(settings, loop, conn):
+    while data := await loop.sock_recv(conn, settings.chunk):
+        await loop.sock_sendall(conn, data)
+
+
+async def sock_sink(settings, loop, conn):
+    total = 0
+    while data := await loop.sock_recv(conn, settings.chunk):
+        total += len(data)
+    await loop.sock_sendall(conn, total.to_bytes(8, "big"))
+
+
+async def sock_source(settings, loop, conn):
+    while True:
+        for _ in range(WRITES_PER_TURN):
+            await loop.sock_sendall(conn, settings.source)
+        await asyncio.sleep(0)
+
+
+SOCKS = {"echo": sock_echo, "sink": sock_sink, "source": sock_source}
+
+
+async def sock_connection(settings, role, loop, conn):
+    with conn:
+        try:
+            await SOCKS[role](settings, loop, conn)
+        except ConnectionError:
+            pass  # the client left
+
+
+async def sock_serve(settings, role, listener):
+    loop = asyncio.get_running_loop()
+    listener.setblocking(False)
+    tasks = set()
+    while True:
+        conn, _ = await loop.sock_accept(listener)
+        conn.setblocking(False)
+        task = loop.create_task(sock_connection(settings, role, loop, conn))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+# ---- the process ----
+
+
+def make_listener(path):
+    if path:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(path)
+    else:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+        listener.bind(("127.0.0.1", 0))
+    listener.listen(4096)
+    return listener
+
+
+async def start_server(args, settings, listener):
+    """Starts serving; what it returns must stay referenced."""
+    loop = asyncio.get_running_loop()
+    if args.mode == "sock":
+        return loop.create_task(sock_serve(settings, args.role, listener))
+    if args.mode == "streams":
+        callback = stream_callback(settings, args.role)
+        start = asyncio.start_unix_server if args.unix else asyncio.start_server
+        return await start(callback, sock=listener, backlog=4096)
+    protocol = PROTOCOLS[args.mode, args.role]
+    create = loop.create_unix_server if args.unix else loop.create_server
+    return await create(lambda: protocol(settings), sock=listener, backlog=4096)
+
+
+def say(what):
+    print(json.dumps(what), flush=True)
+
+
+def first_line(args, arm, loop, listener):
+    module = sys.modules.get(arm.loop)
+    return {
+        "pid": os.getpid(),
+        "port": 0 if args.unix else listener.getsockname()[1],
+        "loop": arm.loop,
+        "loop_version": getattr(module, "__version__", None) or sys.version.split()[0],
+        "backend": str(getattr(loop, "backend", "")),
+    }
+
+
+def last_line(loop):
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    stats = getattr(loop, "stats", None)
+    return {
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "minor_faults": usage.ru_minflt,
+        "voluntary_switches": usage.ru_nvcsw,
+        "involuntary_switches": usage.ru_nivcsw,
+        "stats": stats() if stats is not None else None,
+    }
+
+
+async def serve(args, arm):
+    loop = asyncio.get_running_loop()
+    listener = make_listener(args.unix)
+    stop = asyncio.Event()
+    server = await start_server(args, Settings(args), listener)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    say(first_line(args, arm, loop, listener))
+    await stop.wait()
+    say(last_line(loop))
+    # Without waiting for open connections: the client may still hold them.
+    if args.mode == "sock":
+        server.cancel()
+    else:
+        server.close()
+    os._exit(0)
+
+
+def parse_arguments(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--loop", default="gyre", help="an arm: gyre, uvloop, asyncio, gyre@...")
+    parser.add_argument("--mode", choices=("proto", "buffered", "streams", "sock"), default="proto")
+    parser.add_argument("--role", choices=("echo", "split", "sink", "source"), default="echo")
+    parser.add_argument("--size", type=int, default=64, help="bytes of a message")
+    parser.add_argument("--split", type=int, default=16, help="--role split: bytes of the header")
+    parser.add_argument("--unix", metavar="PATH", help="a UNIX socket instead of TCP")
+    args = parser.parse_args(argv)
+    known = {
+        "streams": STREAMS,
+        "sock": SOCKS,
+    }.get(args.mode) or {role for mode, role in PROTOCOLS if mode == args.mode}
+    if args.role not in known:
+        parser.error(f"--mode {args.mode} has no --role {args.role}")
+    if args.role == "source" and args.size % 256:
+        parser.error("--role source needs a --size that is a multiple of 256")
+    return args
+
+
+def main():
+    args = parse_arguments()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    arm = arms.parse_arm(args.loop)
+    arms.run(arm, serve(args, arm))
+
+
+if __name__ == "__main__":
+    main()
