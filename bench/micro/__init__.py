@@ -1,0 +1,1 @@
+"""Task and event loop benchmarks inside one process."""
