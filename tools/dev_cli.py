@@ -107,6 +107,7 @@ def _bench(args: argparse.Namespace, rest: list[str]) -> int:
     if not script.exists():
         raise Stop("bench/run.py is not there yet.")
     with tree_lock():
+        dev_debian.need(dev_debian.TO_BENCH)
         env = dev_build.ready(_version(args), ("bench",), "release")
     return _exec(env.path, ["python", str(script), *rest])
 

@@ -42,6 +42,7 @@ PACKAGES: dict[str, Callable[[], bool]] = {
 TO_BUILD = ("gcc", "libc6-dev", "pkg-config", "liburing-dev")
 TO_LINT = (*TO_BUILD, "binutils", "clang", "clang-tidy", "cppcheck")
 TO_DEMO = (*TO_BUILD, "wrk", "strace", "util-linux")
+TO_BENCH = (*TO_BUILD, "strace")
 TO_TEST_ALL = (*TO_BUILD, "valgrind")
 
 _updated = False

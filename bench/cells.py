@@ -1,0 +1,238 @@
+"""The table of cells: every workload that is measured, by name.
+
+A name is a path, `net.proto.c100.1K`: family, kind, connections, message size. `--only` takes a
+prefix of whole parts (`net.proto`, `micro.task`) or a pattern (`net.*.c100.*`).
+"""
+
+import fnmatch
+from dataclasses import dataclass, field
+
+SIZES = {
+    "64B": 64,
+    "1K": 1024,
+    "16K": 16 * 1024,
+    "64K": 64 * 1024,
+    "128K": 128 * 1024,
+    "1M": 1 << 20,
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What decides a cell, and how a person reads it."""
+
+    key: str
+    label: str
+    higher_is_better: bool
+    scale: float = 1.0
+
+
+RATE = Metric("rate", "per second", True)
+CPU = Metric("cpu_us", "us CPU", False)
+RSS = Metric("rss_per_connection", "bytes", False)
+LATENESS = Metric("lateness_us", "us late", False)
+P99 = Metric("p99_us", "us p99", False)
+
+
+@dataclass(frozen=True)
+class Cell:
+    name: str
+    family: str  # net or micro: who runs it
+    title: str
+    metric: Metric = RATE
+    parameters: dict = field(default_factory=dict, hash=False)
+    c_limit: bool = False  # the C echo servers can do this too
+    quick: bool = False
+    verdict: bool = True  # False: shown for what it says, neither won nor lost
+    traced: bool = True  # count system calls
+
+    @property
+    def kind(self):
+        """The table that the cell stands in: its first two parts."""
+        return ".".join(self.name.split(".")[:2])
+
+
+QUICK = {
+    "net.proto.c1.64B",
+    "net.proto.c10.64B",
+    "net.proto.c100.1K",
+    "net.proto.c100.16K",
+    "net.proto.c1000.64B",
+    "net.buffered.c100.1K",
+    "net.streams.c100.1K",
+    "net.sock.c100.1K",
+}
+
+
+def net_cell(name, title, *, connections, size, mode="proto", **more):
+    fields = {
+        key: more.pop(key) for key in ("metric", "c_limit", "verdict", "traced") if key in more
+    }
+    parameters = {"connections": connections, "size": size, "mode": mode, **more}
+    return Cell(name, "net", title, parameters=parameters, quick=name in QUICK, **fields)
+
+
+def echo_cells():
+    titles = {
+        "proto": "TCP echo, Protocol",
+        "buffered": "TCP echo, BufferedProtocol",
+        "streams": "TCP echo, streams",
+        "sock": "TCP echo, sock_recv and sock_sendall",
+    }
+    for mode, title in titles.items():
+        for size in ("64B", "1K", "16K", "128K", "1M"):
+            for connections in (1, 10, 100, 1000):
+                if size == "1M" and connections == 1000:
+                    continue  # more than the kernel's TCP memory on a small machine
+                yield net_cell(
+                    f"net.{mode}.c{connections}.{size}",
+                    title,
+                    mode=mode,
+                    connections=connections,
+                    size=SIZES[size],
+                    c_limit=mode == "proto",
+                )
+
+
+def variant_cells():
+    for mode in ("proto", "streams"):
+        for connections, size in ((1, "64B"), (10, "64B"), (100, "1K"), (100, "16K")):
+            yield net_cell(
+                f"net.unix.{mode}.c{connections}.{size}",
+                "UNIX socket echo",
+                mode=mode,
+                connections=connections,
+                size=SIZES[size],
+                unix=True,
+                c_limit=mode == "proto",
+            )
+        for connections, size in ((10, "64B"), (100, "1K")):
+            yield net_cell(
+                f"net.pipeline.{mode}.c{connections}.{size}",
+                "TCP echo, 16 messages in flight per connection",
+                mode=mode,
+                connections=connections,
+                size=SIZES[size],
+                depth=16,
+                c_limit=mode == "proto",
+            )
+        for connections in (10, 100):
+            yield net_cell(
+                f"net.split.{mode}.c{connections}.1K",
+                "TCP echo, the answer is written as a header of 16 bytes and a body",
+                mode=mode,
+                connections=connections,
+                size=1024,
+                role="split",
+            )
+            yield net_cell(
+                f"net.splitin.{mode}.c{connections}.1K",
+                "TCP echo, the request arrives as a header of 16 bytes and a body",
+                mode=mode,
+                connections=connections,
+                size=1024,
+                client_split=16,
+            )
+
+
+def bulk_cells():
+    for role, modes, title in (
+        ("sink", ("proto", "buffered", "streams", "sock"), "one way, client to server"),
+        ("source", ("proto", "streams", "sock"), "one way, server to client"),
+    ):
+        for mode in modes:
+            yield net_cell(
+                f"net.{role}.{mode}.c4.64K",
+                f"TCP {title}, with flow control",
+                mode=mode,
+                connections=4,
+                size=SIZES["64K"],
+                role=role,
+                traced=False,
+            )
+
+
+def connection_cells():
+    for mode in ("proto", "streams"):
+        yield net_cell(
+            f"net.churn.{mode}.c20",
+            "connect, one echo of 64 bytes, close; decided by server CPU per connection",
+            mode=mode,
+            connections=20,
+            size=64,
+            load="churn",
+            metric=CPU,
+            c_limit=mode == "proto",
+        )
+        yield net_cell(
+            f"net.idle.{mode}.c4000",
+            "memory of the server per idle connection",
+            mode=mode,
+            connections=4000,
+            size=64,
+            load="idle",
+            metric=RSS,
+            traced=False,
+        )
+
+
+def load_cells():
+    """Latency at a given load, not as fast as it goes: says what the others cannot."""
+    for rate in (10, 20, 40, 60, 80, 100, 120, 140, 160):
+        yield net_cell(
+            f"net.load.proto.c100.1K.r{rate}k",
+            "TCP echo, 1 KiB, 100 connections, messages sent at a fixed rate",
+            connections=100,
+            size=1024,
+            rate=rate * 1000,
+            metric=P99,
+            verdict=False,
+            traced=False,
+            c_limit=True,
+        )
+
+
+def micro_cells():
+    from bench.micro import workloads
+
+    for workload in workloads.WORKLOADS.values():
+        yield Cell(
+            f"micro.{workload.name}",
+            "micro",
+            workload.title,
+            metric=LATENESS if workload.reports_lateness else RATE,
+            parameters={"workload": workload.name},
+            quick=workload.quick,
+            traced=False,
+        )
+
+
+def all_cells():
+    cells = [
+        *echo_cells(),
+        *variant_cells(),
+        *bulk_cells(),
+        *connection_cells(),
+        *load_cells(),
+        *micro_cells(),
+    ]
+    assert len({cell.name for cell in cells}) == len(cells)
+    return cells
+
+
+def matches(name, pattern):
+    if any(character in pattern for character in "*?["):
+        return fnmatch.fnmatchcase(name, pattern)
+    return name == pattern or name.startswith(pattern + ".")
+
+
+def select(cells, only=(), quick=False):
+    """The cells that some pattern names; all without a pattern. An idle pattern is an error."""
+    unused = [pattern for pattern in only if not any(matches(c.name, pattern) for c in cells)]
+    if unused:
+        raise ValueError(f"no cell is called {', '.join(unused)}; --list shows them all")
+    if only:
+        cells = [cell for cell in cells if any(matches(cell.name, pattern) for pattern in only)]
+    elif quick:
+        cells = [cell for cell in cells if cell.quick]
+    return cells

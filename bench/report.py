@@ -1,0 +1,259 @@
+"""Turns results.json into tables that a person reads. No measuring here."""
+
+import sys
+from collections import defaultdict
+
+from bench import arms, machine, stats
+
+MARKS = {stats.LOST: "**LOST**", stats.SUSPECT: "lost once", stats.EQUAL: "equal", stats.WON: "won"}
+
+
+def duration(seconds):
+    seconds = round(seconds)
+    if seconds < 90:
+        return f"{seconds} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def quantity(value):
+    """A number with three digits that count."""
+    if value is None:
+        return "-"
+    if value == 0:
+        return "0"
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= limit:
+            scaled = value / (1e3 if unit == "k" else limit)
+            return f"{scaled:.3g}{unit}" if abs(scaled) < 1000 else f"{scaled:.0f}{unit}"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.3g}"
+
+
+def times(value):
+    return "-" if value is None else f"{value:.2f}"
+
+
+def baselines(specs):
+    """The arms that the first one is judged against: all others but the C limits."""
+    return [spec for spec in specs[1:] if not arms.parse_arm(spec).is_c]
+
+
+def limits(specs):
+    return [spec for spec in specs if arms.parse_arm(spec).is_c]
+
+
+def compare_run(result, run_index, subject, other, metric=None, higher=None):
+    if run_index >= len(result["runs"]):
+        return None
+    run = result["runs"][run_index]
+    if subject not in run or other not in run:
+        return None
+    metric = metric or result["metric"]["key"]
+    higher = result["metric"]["higher_is_better"] if higher is None else higher
+    return stats.compare(
+        stats.column(run[subject], metric), stats.column(run[other], metric), higher
+    )
+
+
+def judge(result, specs):
+    """{baseline: {ratio, low, high, pairs, verdict}} of the deciding metric."""
+    judged = {}
+    for other in baselines(specs):
+        first = compare_run(result, 0, specs[0], other)
+        if first is None:
+            continue
+        entry = first.as_dict()
+        second = compare_run(result, 1, specs[0], other)
+        entry["verdict"] = stats.final_verdict(first, second) if result["decides"] else None
+        entry["second_ratio"] = second.ratio if second else None
+        judged[other] = entry
+    return judged
+
+
+def limit_share(result, specs):
+    """How the subject's deciding figure compares with the better C server's: 1 is the limit."""
+    run = result["runs"][0] if result["runs"] else {}
+    metric, higher = result["metric"]["key"], result["metric"]["higher_is_better"]
+    columns = [stats.column(run[spec], metric) for spec in limits(specs) if run.get(spec)]
+    if not columns or specs[0] not in run:
+        return None
+    best = stats.best_of(columns, higher)
+    compared = stats.compare(stats.column(run[specs[0]], metric), best, higher)
+    return compared.ratio if compared else None
+
+
+def cost_ratio(result, specs, metric):
+    """A plain ratio subject / first baseline of something that should be small."""
+    others = baselines(specs)
+    if not others:
+        return None
+    compared = compare_run(result, 0, specs[0], others[0], metric, higher=True)
+    return compared.ratio if compared else None
+
+
+def most_common(samples, key):
+    values = [sample[key] for sample in samples if sample and key in sample]
+    return max(set(values), key=values.count) if values else None
+
+
+def notes(result, specs):
+    """What the numbers alone do not say."""
+    found = []
+    run = result["runs"][0] if result["runs"] else {}
+    for spec in specs:
+        if result["errors"].get(spec):
+            found.append(f"{spec} failed: {result['errors'][spec]}")
+    if any(most_common(run.get(spec) or [], "limited_by") == "client" for spec in specs[:2]):
+        found.append("the client was the limit")
+    cost = cost_ratio(result, specs, "cpu_us")
+    if cost and cost > stats.WON_ABOVE and result["metric"]["key"] != "cpu_us":
+        found.append(f"costs {cost:.2f} x the CPU")
+    faults = stats.median_of(run.get(specs[0]) or [], "faults")
+    if faults and faults > 0.05:
+        found.append(f"{faults:.2f} page faults per message")
+    return "; ".join(text.replace("|", "/") for text in found)
+
+
+def spread(entry):
+    text = f"{entry['ratio']:.2f} ({entry['low']:.2f}-{entry['high']:.2f})"
+    if entry["second_ratio"]:
+        text += f", again {entry['second_ratio']:.2f}"
+    return text
+
+
+def cell_verdict(judged):
+    """The worst of the verdicts against the baselines."""
+    for verdict in (stats.LOST, stats.SUSPECT, stats.EQUAL, stats.WON):
+        if any(entry["verdict"] == verdict for entry in judged.values()):
+            return verdict
+    return None
+
+
+def row(cells_of_row):
+    return "| " + " | ".join(cells_of_row) + " |"
+
+
+def value_columns(result, specs):
+    """The deciding figure of each Python arm: the median over the repetitions."""
+    metric = result["metric"]["key"]
+    run = result["runs"][0] if result["runs"] else {}
+    return [quantity(stats.median_of(run.get(spec) or [], metric)) for spec in specs]
+
+
+def net_columns(result, specs):
+    run = result["runs"][0] if result["runs"] else {}
+    mine = run.get(specs[0]) or []
+    calls = result["system_calls"]
+    traced = [spec for spec in specs if spec in calls]
+    return [
+        times(cost_ratio(result, specs, "cpu_us")),
+        times(limit_share(result, specs)),
+        " / ".join(quantity(stats.median_of(mine, key)) for key in ("p50_us", "p99_us", "p999_us")),
+        times(cost_ratio(result, specs, "p99_us")),
+        " / ".join(f"{calls[spec]['total']:.2f}" for spec in traced) or "-",
+        quantity(stats.median_of(mine, "utilisation")),
+    ]
+
+
+def table(kind, results, specs):
+    """One Markdown table: all cells that start alike."""
+    python_specs = [spec for spec in specs if not arms.parse_arm(spec).is_c]
+    others = baselines(specs)
+    unit = results[0]["metric"]["label"]
+    head = ["cell", "verdict", *[f"{spec}, {unit}" for spec in python_specs]]
+    head += [f"{specs[0]} vs {other} (range)" for other in others]
+    net = results[0]["family"] == "net"
+    if net:
+        first = others[0] if others else "-"
+        head += [f"CPU per message / {first}", "share of the C limit", "p50 / p99 / p99.9 us"]
+        head += [f"p99 / {first}", "system calls per message", "utilisation"]
+    lines = [f"### {kind}", "", row([*head, "notes"]), row(["---"] * (len(head) + 1))]
+    for result in results:
+        judged = judge(result, specs)
+        line = [result["name"], MARKS.get(cell_verdict(judged), "-")]
+        line += value_columns(result, python_specs)
+        line += [spread(judged[other]) if other in judged else "-" for other in others]
+        line += net_columns(result, specs) if net else []
+        lines.append(row([*line, notes(result, specs)]))
+    return "\n".join(lines)
+
+
+def summary(results, specs):
+    """How many cells were won against each baseline, and the geometric mean of the ratios."""
+    lines = []
+    for other in baselines(specs):
+        entries = [judge(result, specs).get(other) for result in results if result["decides"]]
+        entries = [entry for entry in entries if entry]
+        if not entries:
+            continue
+        count = defaultdict(int)
+        for entry in entries:
+            count[entry["verdict"]] += 1
+        mean = stats.geometric_mean(entry["ratio"] for entry in entries)
+        parts = [f"{count[verdict]} {verdict}" for verdict in MARKS if count[verdict]]
+        lines.append(f"{specs[0]} against {other}: {', '.join(parts)}; geometric mean {mean:.2f}.")
+    return lines
+
+
+def losses(results, specs):
+    lines = []
+    for result in results:
+        for other, entry in judge(result, specs).items():
+            if entry["verdict"] in (stats.LOST, stats.SUSPECT):
+                lines.append(f"- {result['name']} against {other}: {spread(entry)}")
+    return lines
+
+
+def context(result):
+    environment = result["environment"]
+    settings = result["settings"]
+    versions = ", ".join(
+        f"{name} {environment[name]}" for name in ("gyre", "uvloop") if environment.get(name)
+    )
+    virtual = ", virtual" if environment["hypervisor"] else ""
+    return [
+        f"{environment['date']}, commit {environment['commit']}; {versions}, "
+        f"Python {environment['python']}.",
+        f"{environment['cpu']}, {environment['cores']} cores{virtual}, "
+        f"Linux {environment['kernel']}; server on core {environment['server_core']}, "
+        f"client on core {environment['client_core']}, priority: {environment['priority']}.",
+        f"{settings['repetitions']} repetitions, windows of {settings['duration_s']} s after "
+        f"{settings['warmup_s']} s of warm-up, client: {settings['poll']}; "
+        f"{duration(result['seconds'])} in all.",
+    ]
+
+
+def markdown(result):
+    specs = result["arms"]
+    measured = [cell for cell in result["cells"] if any(cell["runs"])]
+    tables = defaultdict(list)
+    for cell in measured:
+        tables[cell["kind"]].append(cell)
+    parts = ["# Benchmark results", *context(result)]
+    parts += [f"Doubtful: {text}" for text in machine.warnings(result["environment"])]
+    parts += [f"Not measured: {spec}: {why}" for spec, why in result["missing"].items()]
+    if result["interrupted"]:
+        parts.append("The run was interrupted: some repetitions are missing.")
+    if result["settings"]["repetitions"] < 5:
+        parts.append("Fewer than 5 repetitions: do not quote these figures.")
+    parts += summary(measured, specs)
+    lost = losses(measured, specs)
+    if lost:
+        parts += ["## Lost cells", "\n".join(lost)]
+    parts.append("## All cells")
+    parts.append(
+        "A ratio is the median of the ratios within each repetition, above 1 when "
+        f"{specs[0]} is better. Lost: below {stats.LOST_BELOW} in two runs. Equal: up to "
+        f"{stats.WON_ABOVE}. Costs (CPU, p99) are plain ratios: below 1 is better."
+    )
+    parts += [table(kind, entries, specs) for kind, entries in tables.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    import json
+
+    with open(sys.argv[1]) as file:
+        print(markdown(json.load(file)))

@@ -1,0 +1,433 @@
+"""The benchmark tools: arithmetic, names, the load generator's honesty. No speed is asserted."""
+
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT))
+
+from bench import arms, build, cells, machine, measure, report, stats  # noqa: E402
+from bench.micro import workloads  # noqa: E402
+
+LOADGEN_OK, LOADGEN_NETWORK, LOADGEN_CONTENT = 0, 3, 4
+
+
+# ---- arithmetic ----
+
+
+def test_median():
+    assert stats.median([3, 1, 2]) == 2
+    assert stats.median([4, 1, 2, 3]) == 2.5
+    with pytest.raises(ValueError):
+        stats.median([])
+
+
+def test_pairs_cancel_the_drift_of_the_machine():
+    drift = [1.0, 0.7, 1.3, 0.5, 1.1]
+    mine = [120 * factor for factor in drift]
+    theirs = [100 * factor for factor in drift]
+    compared = stats.compare(mine, theirs)
+    assert compared.ratio == pytest.approx(1.2)
+    assert compared.low == pytest.approx(1.2) and compared.high == pytest.approx(1.2)
+    assert compared.pairs == 5
+    # medians of the columns would be right too here; of an unpaired mixture they are not
+    assert stats.median([120, 84, 60]) / stats.median([130, 100, 70]) != pytest.approx(1.2)
+
+
+def test_a_missing_repetition_drops_its_pair_only():
+    compared = stats.compare([100, None, 300, 0], [50, 1, 100, 5])
+    assert compared.pairs == 2
+    assert (compared.low, compared.high) == (2.0, 3.0)
+    assert stats.compare([None], [1]) is None
+    assert stats.compare([], []) is None
+
+
+def test_less_is_better_turns_the_ratio_round():
+    assert stats.compare([5.0], [10.0], higher_is_better=False).ratio == 2.0
+
+
+@pytest.mark.parametrize(
+    "ratio, verdict",
+    [
+        (0.969, stats.LOST),
+        (0.97, stats.EQUAL),
+        (1.0, stats.EQUAL),
+        (1.03, stats.EQUAL),
+        (1.031, stats.WON),
+    ],
+)
+def test_verdict_bounds(ratio, verdict):
+    assert stats.Comparison(ratio, ratio, ratio, 5).verdict == verdict
+
+
+def test_a_cell_is_lost_only_twice():
+    low = stats.Comparison(0.9, 0.8, 1.0, 5)
+    fair = stats.Comparison(1.0, 0.9, 1.1, 5)
+    assert stats.final_verdict(low) == stats.SUSPECT
+    assert stats.final_verdict(low, fair) == stats.SUSPECT
+    assert stats.final_verdict(low, low) == stats.LOST
+    assert stats.final_verdict(fair, low) == stats.EQUAL
+    assert stats.final_verdict(None) is None
+
+
+def test_best_of_and_geometric_mean():
+    assert stats.best_of([[1, 5, None], [3, 2, None]]) == [3, 5, None]
+    assert stats.best_of([[1, 5], [3, 2]], higher_is_better=False) == [1, 2]
+    assert stats.geometric_mean([2.0, 0.5]) == pytest.approx(1.0)
+    assert stats.geometric_mean([]) is None
+
+
+# ---- names ----
+
+
+def test_arms():
+    arm = arms.parse_arm("gyre@GYRE_BACKEND=epoll,busy_poll=50")
+    assert arm.environment == {"GYRE_BACKEND": "epoll"}
+    assert arm.options == {"busy_poll": 50}
+    assert arms.parse_arm("asyncio#2").loop == "asyncio"
+    assert arms.parse_arm("c-epoll").is_c
+    for wrong in ("trio", "gyre@", "gyre@busy_poll", "uvloop@busy_poll=1", ""):
+        with pytest.raises(ValueError):
+            arms.parse_arm(wrong)
+
+
+def test_cells_are_found_by_name():
+    every = cells.all_cells()
+    assert len({cell.name for cell in every}) == len(every)
+    proto = cells.select(every, ["net.proto"])
+    assert {cell.kind for cell in proto} == {"net.proto"}
+    assert [cell.name for cell in cells.select(every, ["net.proto.c1.64B"])] == ["net.proto.c1.64B"]
+    assert {cell.name.split(".")[1] for cell in cells.select(every, ["net.*.c10.1K"])} >= {
+        "proto",
+        "buffered",
+        "streams",
+        "sock",
+    }
+    assert {cell.family for cell in cells.select(every, ["micro.task"])} == {"micro"}
+    assert {cell.family for cell in cells.select(every, quick=True)} == {"net", "micro"}
+    with pytest.raises(ValueError, match="net.prot"):
+        cells.select(every, ["net.prot"])
+
+
+def test_the_table_of_strace():
+    table = """
+% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 70.00    0.700000           7    100000           sendto
+ 30.00    0.300000           3    100002         2 recvfrom
+------ ----------- ----------- --------- --------- ----------------
+100.00    1.000000           5    200002         2 total
+"""
+    assert measure.parse_strace(table) == {"sendto": 100000, "recvfrom": 100002}
+
+
+# ---- the report ----
+
+
+def made_result(ratios, second=None, errors=None):
+    """A result of one cell, gyre against uvloop, with these ratios."""
+    environment = {
+        "date": "2026-11-01T00:00:00+00:00", "gyre": "1.2.3", "commit": "abc", "uvloop": "0.23.0",
+        "python": "3.11", "kernel": "6.18", "cpu": "a CPU", "cores": 2, "hypervisor": True,
+        "governor": None, "server_core": 0, "client_core": 1, "priority": "no", "load_before": 0.0,
+    }  # fmt: skip
+
+    def run(values):
+        return {
+            "gyre": [{"rate": 100 * value, "cpu_us": 5.0, "p99_us": 9.0} for value in values],
+            "uvloop": [{"rate": 100.0, "cpu_us": 5.0, "p99_us": 9.0} for _ in values],
+        }
+
+    cell = {
+        "name": "net.proto.c1.64B", "family": "net", "kind": "net.proto", "title": "echo",
+        "metric": {"key": "rate", "label": "per second", "higher_is_better": True, "scale": 1.0},
+        "decides": True, "parameters": {}, "system_calls": {}, "errors": errors or {},
+        "runs": [run(ratios)] + ([run(second)] if second else []),
+    }  # fmt: skip
+    return {
+        "environment": environment, "arms": ["gyre", "uvloop"], "missing": {}, "cells": [cell],
+        "settings": {"repetitions": 5, "duration_s": 0.5, "warmup_s": 0.2, "poll": "busy"},
+        "interrupted": False, "seconds": 10.0,
+    }  # fmt: skip
+
+
+def test_a_lost_cell_is_marked():
+    text = report.markdown(made_result([0.9] * 5, [0.92] * 5))
+    assert "| net.proto.c1.64B | **LOST** |" in text
+    assert "## Lost cells" in text and "again 0.92" in text
+    text = report.markdown(made_result([0.9] * 5, [1.0] * 5))
+    assert "**LOST**" not in text and "| lost once |" in text
+    text = report.markdown(made_result([1.1] * 5))
+    assert "| won |" in text and "## Lost cells" not in text
+
+
+def test_what_failed_is_said():
+    result = made_result([1.0], errors={"gyre": "ValueError: a | b"})
+    result["cells"][0]["runs"][0]["gyre"] = [None]
+    text = report.markdown(result)
+    assert "gyre failed: ValueError: a / b" in text
+    assert "Fewer than 5" not in text
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (None, "-"),
+        (0, "0"),
+        (1.234, "1.23"),
+        (999.6, "1000"),
+        (12345, "12.3k"),
+        (123456, "123k"),
+        (1234567, "1.23M"),
+    ],
+)
+def test_quantities(value, text):
+    assert report.quantity(value) == text
+
+
+# ---- the load generator ----
+
+
+@pytest.fixture(scope="module")
+def loadgen():
+    return build.build("loadgen")
+
+
+def generate(loadgen, *options):
+    command = [str(loadgen), "--warmup", "0.05", "--duration", "0.1", *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def answer(loadgen, *options):
+    result = generate(loadgen, *options)
+    assert result.returncode == LOADGEN_OK, result.stderr
+    return json.loads(result.stdout)
+
+
+class Settings:
+    warmup_s, duration_s, poll, slices = 0.05, 0.1, "busy", 1
+
+
+def serving(spec="c-epoll", **parameters):
+    parameters = {"mode": "proto", "size": 64, **parameters}
+    return measure.Server(arms.parse_arm(spec), parameters, machine.Placement())
+
+
+@pytest.mark.parametrize("program", ["c-epoll", "c-uring"])
+@pytest.mark.parametrize(
+    "connections, size, depth",
+    [(1, 1, 1), (7, 64, 1), (3, 1000, 16), (2, 300_000, 2), (1, 2_000_000, 1)],
+)
+def test_every_byte_comes_back(loadgen, program, connections, size, depth):
+    if program == "c-uring" and b"io_uring" in uring_refusal():
+        pytest.skip("no io_uring here")
+    with serving(program) as server:
+        report = answer(
+            loadgen, "--port", server.first["port"], "--connections", connections,
+            "--size", size, "--depth", depth, "--verify", "all",
+        )  # fmt: skip
+    assert report["messages"] > 0
+    in_flight = connections * depth
+    assert abs(report["bytes_in"] / size - report["messages"]) <= in_flight + 1
+    assert report["latency_us"]["count"] == report["messages"]
+
+
+@functools.cache
+def uring_refusal():
+    """What limit_uring says when it cannot start, or nothing."""
+    process = subprocess.Popen(
+        [str(build.build("limit_uring"))], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    line = process.stdout.readline()
+    process.terminate()
+    _, errors = process.communicate(timeout=5)
+    return b"" if line else errors
+
+
+@pytest.mark.parametrize(
+    "mode, role",
+    [(mode, role) for mode in ("proto", "streams", "sock") for role in ("sink", "source")],
+)
+def test_one_way(loadgen, mode, role):
+    with serving("asyncio", mode=mode, role=role, size=65536) as server:
+        report = answer(
+            loadgen, "--port", server.first["port"], "--mode", role, "--connections", 2,
+            "--size", 65536,
+        )  # fmt: skip
+    assert report["messages"] > 0
+
+
+@pytest.mark.parametrize("mode", ["proto", "buffered", "streams", "sock"])
+def test_servers_echo(loadgen, mode, tmp_path):
+    for unix in (False, True):
+        with serving("asyncio", mode=mode, size=1000, unix=unix) as server:
+            report = answer(
+                loadgen, *server.address(), "--connections", 3, "--size", 1000, "--split", 7,
+                "--verify", "all", "--server-pid", server.process.pid,
+            )  # fmt: skip
+        assert report["messages"] > 0
+        assert 0 < report["server"]["utilisation"] < 1.2
+
+
+def test_churn_and_idle(loadgen):
+    with serving() as server:
+        port = server.first["port"]
+        churn = answer(loadgen, "--port", port, "--mode", "churn", "--connections", 4)
+        pid = server.process.pid
+        idle = answer(
+            loadgen, "--port", port, "--mode", "idle", "--connections", 50, "--server-pid", pid
+        )
+    assert churn["messages"] > 0
+    assert idle["server"]["rss_bytes"] >= idle["server"]["rss_bytes_before"]
+
+
+def test_a_fixed_rate_is_kept(loadgen):
+    with serving() as server:
+        report = answer(
+            loadgen, "--port", server.first["port"], "--connections", 5, "--rate", 2000,
+            "--duration", 0.5, "--poll", "block", "--histogram",
+        )  # fmt: skip
+    assert report["messages_per_s"] == pytest.approx(2000, rel=0.2)
+    histogram = report["histogram_us"]
+    assert sum(count for _, count in histogram) == report["latency_us"]["count"]
+    assert histogram[0][0] <= report["latency_us"]["p50"] <= histogram[-1][0]
+
+
+class Liar:
+    """A server that answers each connection with what `respond` makes of the first bytes."""
+
+    def __init__(self, respond):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.respond = respond
+        self.thread = threading.Thread(target=self.serve)
+
+    def serve(self):
+        conn, _ = self.listener.accept()
+        with conn:
+            data = conn.recv(65536)
+            while data and (reply := self.respond(data)) is not None:
+                conn.sendall(reply)
+                data = conn.recv(65536)
+
+    def __enter__(self):
+        self.thread.start()
+        return self.listener.getsockname()[1]
+
+    def __exit__(self, *exc_info):
+        self.thread.join(10)
+        self.listener.close()
+
+
+@pytest.mark.parametrize(
+    "respond, code",
+    [
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), LOADGEN_CONTENT),
+        (lambda data: data + data, LOADGEN_CONTENT),
+        (lambda data: None, LOADGEN_NETWORK),
+    ],
+    ids=["a changed byte", "an echo twice", "a closed connection"],
+)
+def test_wrong_servers_are_found_out(loadgen, respond, code):
+    with Liar(respond) as port:
+        result = generate(loadgen, "--port", port)
+    assert result.returncode == code, result.stderr
+
+
+def test_wrong_options_are_refused(loadgen):
+    for options in (["--port", "0"], ["--port", "80", "--size", "x"], [], ["--port", "80", "--a"]):
+        assert generate(loadgen, *options).returncode == 2
+
+
+def process_cpu_s(pid):
+    """The CPU clock of another process; its id is the inverted pid times 8, plus 2."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def test_cpu_time_agrees_with_the_servers_own_account(loadgen):
+    with serving("asyncio") as server:
+        before = process_cpu_s(server.process.pid)
+        report = answer(
+            loadgen, "--port", server.first["port"], "--connections", 10, "--warmup", 0,
+            "--duration", 0.5, "--server-pid", server.process.pid,
+        )  # fmt: skip
+        whole = process_cpu_s(server.process.pid)
+    assert report["server"]["cpu_s"] == pytest.approx(whole - before, abs=0.05)
+    # rusage at its very end, which adds no more than the ending itself
+    assert server.last["cpu_s"] == pytest.approx(whole, abs=0.05)
+    ticks = report["server"]["user_ticks"] + report["server"]["system_ticks"]
+    assert ticks / os.sysconf("SC_CLK_TCK") == pytest.approx(report["server"]["cpu_s"], abs=0.05)
+
+
+def test_system_calls_are_counted_exactly():
+    cell = cells.Cell("x", "net", "", parameters={"mode": "proto", "connections": 4, "size": 64})
+    try:
+        counted = measure.net_system_calls(
+            cell, arms.parse_arm("asyncio"), machine.Placement(), Settings
+        )
+    except measure.MeasureError as error:
+        pytest.skip(str(error))  # no strace, or not allowed to trace
+    assert counted["calls"]["sendto"] == pytest.approx(1, abs=0.01)
+    assert counted["calls"]["recvfrom"] == pytest.approx(1, abs=0.01)
+
+
+# ---- micro ----
+
+
+@pytest.mark.parametrize("name", workloads.WORKLOADS)
+@pytest.mark.parametrize("spec", ["asyncio", "gyre"])
+def test_workloads_run(spec, name):
+    arm = arms.parse_arm(spec)
+    if arms.missing(arm):
+        pytest.skip(arms.missing(arm))
+    workload = workloads.WORKLOADS[name]
+    assert workload.count % workload.group == 0
+    context = workloads.Context(arm)
+    try:
+        run = workload.make(context)
+        result = run(workload.group)
+        run(2 * workload.group)  # once more: nothing is left over from the first
+    finally:
+        context.close()
+    if workload.reports_lateness:
+        assert len(result) == workload.group
+
+
+def test_paired_alternates_its_arms(monkeypatch):
+    from bench.micro import paired
+
+    order = []
+    real = paired.measure
+
+    def measured(workload, run, count):
+        order.append(id(run))
+        return real(workload, run, count)
+
+    monkeypatch.setattr(paired, "measure", measured)
+    workload = workloads.WORKLOADS["loop.call_soon_chain"]
+    samples, errors = paired.repetition(workload, ["asyncio", "asyncio#2"], 0, 3)
+    assert set(samples) == {"asyncio", "asyncio#2"} and not errors
+    first, second = order[0], order[1]
+    assert order == [first, second, second, first, first, second]
+
+
+def test_repetitions_turn_round(monkeypatch):
+    order = []
+
+    def sample(cell, arm, placement, settings):
+        order.append(arm.spec)
+        return {"rate": 1.0}
+
+    monkeypatch.setattr(measure, "net_sample", sample)
+    cell = cells.Cell("x", "net", "")
+    for rep in range(2):
+        measure.repetition(cell, ["gyre", "uvloop", "c-epoll"], rep, None, Settings)
+    assert order == ["gyre", "uvloop", "c-epoll", "c-epoll", "uvloop", "gyre"]
