@@ -43,7 +43,7 @@ struct gy_ring_ops {
     struct io_uring_sqe *(*sqe)(struct gy_ring *ring);
     /* Submits everything queued and runs due kernel work; with wait_ns > 0 waits for at least one
      * event at most that long (GY_NS_NEVER: no limit); with 0 does not wait. 0, -EINTR after a
-     * signal, -ETIME when time ran out (0 may be returned for both of the last when events are
+     * signal (or when it cannot be told whether there was one), -ETIME when time ran out (0 may be returned for both of the last when events are
      * there), another -errno for a broken ring. */
     int (*enter)(struct gy_ring *ring, int64_t wait_ns);
     /* Optional, with GY_FEAT_ABS_TIMER: as enter, but the limit is a time of CLOCK_MONOTONIC. */
@@ -59,7 +59,8 @@ struct gy_ring_ops {
      * next enter. */
     void (*cancel_all)(struct gy_ring *ring);
 
-    /* Provided buffers; absent unless GY_FEAT_BUF_RING.  `memory` holds count buffers in a row. */
+    /* Provided buffers; absent unless GY_FEAT_BUF_RING.  `memory` holds count (a power of two)
+     * buffers in a row; the kernel has none of them before buffer_provide.  0 or -errno. */
     int (*buffers_register)(struct gy_ring *ring, uint16_t group, void *memory, uint32_t count,
                             uint32_t buffer_bytes);
     void (*buffers_unregister)(struct gy_ring *ring, uint16_t group);

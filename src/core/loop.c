@@ -1,0 +1,213 @@
+/* loop.c: the pieces of a turn; loop_life.c has the beginning and the end of a loop.
+ * Thread: the running thread.  Invariant: in a forked child nothing here touches the ring, whose
+ * memory the child does not have. */
+#include "loop.h"
+#include "loop_internal.h"
+#include "listener.h"
+#include "probe.h"
+#include "stream.h"
+#include "sys.h"
+#include "trace.h"
+
+#include <errno.h>
+
+enum { SHORTAGE_WAIT_NS = 1000 * 1000 };
+
+int64_t
+gy_loop_now_ns(const struct gy_loop *loop)
+{
+    struct gy_ring *ring = loop->ring;
+    return GY_LIKELY(ring != NULL) ? ring->ops->now_ns(ring) : gy_sys_now_ns();
+}
+
+/* ---- into the ring ---- */
+
+static struct gy_op *
+first_op(struct gy_list *head)
+{
+    return container_of(head->next, struct gy_op, link);
+}
+
+void
+gy_loop_flush_cancels(struct gy_loop *loop)
+{
+    while (!gy_list_empty(&loop->cancels)) {
+        struct io_uring_sqe *sqe = loop->ring->ops->sqe(loop->ring);
+        if (GY_UNLIKELY(sqe == NULL)) {
+            loop->sqe_shortage = true;
+            return;
+        }
+        gy_op_flush_cancel(loop, first_op(&loop->cancels), sqe);
+    }
+}
+
+/* Bounded: what is pending when it begins, since preparing an SQE submits nothing new. */
+static void
+flush_ops(struct gy_loop *loop)
+{
+    loop->sqe_shortage = false;
+    gy_loop_flush_cancels(loop);
+    while (!gy_list_empty(&loop->pending)) {
+        struct io_uring_sqe *sqe = loop->ring->ops->sqe(loop->ring);
+        if (GY_UNLIKELY(sqe == NULL)) {
+            loop->sqe_shortage = true;
+            return;
+        }
+        gy_op_flush(loop, first_op(&loop->pending), sqe);
+    }
+}
+
+int
+gy_loop_poll(struct gy_loop *loop, bool force)
+{
+    struct gy_ring *ring = loop->ring;
+    GY_ASSERT(loop->running);
+    if (GY_UNLIKELY(gy_loop_forked(loop)))
+        return -ECHILD;
+    gy_loop_flush_dirty(loop);
+    flush_ops(loop);
+    if (!force && !ring->ops->needs_enter(ring))
+        return 0;
+    return ring->ops->enter(ring, 0);
+}
+
+void
+gy_loop_prepare_wait(struct gy_loop *loop)
+{
+    GY_ASSERT(loop->running);
+    if (GY_UNLIKELY(gy_loop_forked(loop)))
+        return;
+    gy_loop_flush_dirty(loop);
+    gy_wakeup_sleep(loop, &loop->wakeup);
+    flush_ops(loop);
+    loop->counters.waits++;
+}
+
+int
+gy_loop_wait(struct gy_loop *loop, int64_t deadline_ns)
+{
+    struct gy_ring *ring = loop->ring;
+    int64_t wait_ns = GY_NS_NEVER;
+    int err;
+    if (GY_UNLIKELY(gy_loop_forked(loop)))
+        return -ECHILD;
+    if (GY_UNLIKELY(loop->sqe_shortage)) {
+        /* Perhaps the wakeup itself is not armed: look again soon. */
+        err = ring->ops->enter(ring, SHORTAGE_WAIT_NS);
+        return err == -ETIME ? 0 : err;
+    }
+    if ((ring->features & GY_FEAT_ABS_TIMER) && ring->ops->enter_until != NULL && deadline_ns > 0) {
+        err = ring->ops->enter_until(ring, deadline_ns);
+        return err == -ETIME ? 0 : err;
+    }
+    if (deadline_ns != GY_NS_NEVER) {
+        wait_ns = deadline_ns - ring->ops->now_ns(ring);
+        if (wait_ns < 0)
+            wait_ns = 0;
+    }
+    err = ring->ops->enter(ring, wait_ns);
+    return err == -ETIME ? 0 : err;
+}
+
+void
+gy_loop_finish_wait(struct gy_loop *loop)
+{
+    gy_wakeup_awake(&loop->wakeup);
+}
+
+/* ---- out of the ring ---- */
+
+static void
+run_work_item(struct gy_work *work)
+{
+    switch ((enum gy_work_kind)work->kind) {
+    case GY_WORK_STREAM:
+        gy_stream_run_work(container_of(work, struct gy_stream, work));
+        return;
+    case GY_WORK_LISTENER:
+        gy_listener_run_work(container_of(work, struct gy_listener, work));
+        return;
+    case GY_WORK_KINDS:
+        break;
+    }
+    GY_UNREACHABLE();
+}
+
+/* True while upcalls may go on. */
+static inline bool
+may_go_on(const struct gy_loop *loop)
+{
+    return !loop->interrupted && !gy_loop_forked(loop);
+}
+
+/* Runs what was on the list when it began, so that work that asks for more work cannot keep the
+ * kernel waiting. */
+static void
+run_work(struct gy_loop *loop)
+{
+    struct gy_list now;
+    unsigned done = 0;
+    if (GY_LIKELY(gy_list_empty(&loop->work)))
+        return;
+    gy_list_init(&now);
+    gy_list_splice(&now, &loop->work);
+    while (done < GY_WORK_BUDGET && may_go_on(loop)) {
+        struct gy_list *node = gy_list_pop(&now);
+        if (node == NULL)
+            return;
+        run_work_item(container_of(node, struct gy_work, link));
+        gy_loop_flush_dirty(loop);
+        done++;
+    }
+    /* What was left goes before what came meanwhile. */
+    gy_list_splice(&now, &loop->work);
+    gy_list_splice(&loop->work, &now);
+}
+
+unsigned
+gy_loop_reap(struct gy_loop *loop)
+{
+    struct gy_ring *ring = loop->ring;
+    struct gy_event ev;
+    unsigned done = 0;
+    GY_ASSERT(loop->running);
+    GY_ASSERT(!loop->quiet);
+    loop->turn++;
+    run_work(loop);
+    while (done < GY_REAP_BUDGET_EVENTS && may_go_on(loop) && ring->ops->next_event(ring, &ev)) {
+        gy_op_dispatch(loop, &ev);
+        done++;
+    }
+    return done;
+}
+
+void
+gy_loop_flush_dirty_slow(struct gy_loop *loop)
+{
+    struct gy_list now;
+    struct gy_list *node;
+    gy_list_init(&now);
+    gy_list_splice(&now, &loop->dirty);
+    while ((node = gy_list_pop(&now)) != NULL)
+        gy_stream_flush(container_of(node, struct gy_stream, dirty));
+}
+
+struct gy_timer *
+gy_loop_pop_due(struct gy_loop *loop, int64_t now_ns)
+{
+    for (;;) {
+        struct gy_timer *timer = gy_timers_pop_due(&loop->timers, now_ns);
+        if (timer == NULL)
+            return NULL;
+        switch ((enum gy_timer_kind)timer->kind) {
+        case GY_TIMER_HOST:
+            return timer;
+        case GY_TIMER_ACCEPT_RETRY:
+            gy_listener_retry_due(container_of(timer, struct gy_listener, retry));
+            continue;
+        case GY_TIMER_KINDS:
+            break;
+        }
+        GY_UNREACHABLE();
+    }
+}

@@ -1,0 +1,566 @@
+/* ring_uring.c: struct gy_ring on io_uring, through liburing (ring_uring_probe.c is its only other
+ * caller).
+ *
+ * liburing sets the ring up; submitting and waiting are one io_uring_enter(2) of our own, because
+ * the library's helpers know neither the newer enter flags nor a registered descriptor that can be
+ * given back.  Owner: whoever created it.  Thread: all calls from the thread that enabled it,
+ * except create and destroy.  Invariant: an SQE stays in the submission queue until the kernel has
+ * taken it, whatever enter answers. */
+#include "ring.h"
+#include "fault.h"
+#include "prep.h"
+#include "probe.h"
+#include "sys.h"
+#include "trace.h"
+
+#include <errno.h>
+#include <liburing.h>
+#include <string.h>
+
+enum {
+    SQ_ENTRIES_DEFAULT = 256,
+    CQ_ENTRIES_DEFAULT = 4096,
+    SQ_ENTRIES_MIN = 8, /* below this a failure for want of memory is final */
+    BUFFER_GROUPS_MAX = 4,
+    /* Registering the descriptor costs a system call and saves a reference count per enter: a run
+     * that turns only a few times does without. */
+    REGISTER_AFTER_ENTERS = 64,
+    BACK_OFF_NS = 1000 * 1000, /* the kernel took no SQE: try again after this */
+};
+
+struct buffer_group {
+    struct io_uring_buf_ring *entries; /* NULL: free slot */
+    char *memory;
+    uint32_t count;
+    uint32_t buffer_bytes;
+    size_t map_bytes;
+    uint16_t id;
+};
+
+struct uring {
+    struct gy_ring base;
+    struct io_uring ring;
+    uint64_t owner_thread;  /* who enabled it; 0: nobody yet                          */
+    int enter_fd;           /* ring_fd, or its index among the thread's registered fds */
+    unsigned enter_flags;   /* IORING_ENTER_REGISTERED_RING, if so                    */
+    unsigned wait_flags;    /* those of an enter that waits                           */
+    uint32_t enters_in_run; /* up to REGISTER_AFTER_ENTERS                            */
+    bool registered;
+    struct buffer_group groups[BUFFER_GROUPS_MAX];
+};
+
+static inline struct uring *
+uring_of(struct gy_ring *ring)
+{
+    return container_of(ring, struct uring, base);
+}
+
+static inline bool
+cq_has_event(const struct uring *uring)
+{
+    return *uring->ring.cq.khead != io_uring_smp_load_acquire(uring->ring.cq.ktail);
+}
+
+static inline unsigned
+sq_flags(const struct uring *uring)
+{
+    return IO_URING_READ_ONCE(*uring->ring.sq.kflags);
+}
+
+/* SQEs that the kernel has not taken. */
+static inline unsigned
+sq_queued(const struct uring *uring)
+{
+    return uring->ring.sq.sqe_tail - io_uring_smp_load_acquire(uring->ring.sq.khead);
+}
+
+/* ---- the registered descriptor ---- */
+
+static GY_COLD void
+register_descriptor(struct uring *uring)
+{
+    struct io_uring_rsrc_update update = {.offset = UINT32_MAX,
+                                          .data = (uint32_t)uring->ring.ring_fd};
+    int res;
+    if (!(uring->base.features & GY_FEAT_RING_FD) || uring->registered)
+        return;
+    res = GY_FAULT(RING);
+    if (res == 0)
+        res =
+            io_uring_register((unsigned)uring->ring.ring_fd, IORING_REGISTER_RING_FDS, &update, 1);
+    if (res != 1) /* the table of the thread is full: the plain descriptor works as well */
+        return;
+    uring->registered = true;
+    uring->enter_fd = (int)update.offset;
+    uring->enter_flags = IORING_ENTER_REGISTERED_RING;
+}
+
+/* The index means something in the owner's thread only; in another one it may be another ring. */
+static void
+unregister_descriptor(struct uring *uring)
+{
+    struct io_uring_rsrc_update update = {.offset = (uint32_t)uring->enter_fd};
+    if (!uring->registered || uring->owner_thread != gy_sys_thread_id())
+        return;
+    (void)io_uring_register((unsigned)uring->ring.ring_fd, IORING_UNREGISTER_RING_FDS, &update, 1);
+    uring->registered = false;
+    uring->enter_fd = uring->ring.ring_fd;
+    uring->enter_flags = 0;
+}
+
+static void
+uring_rest(struct gy_ring *ring)
+{
+    struct uring *uring = uring_of(ring);
+    unregister_descriptor(uring);
+    uring->enters_in_run = 0;
+}
+
+/* ---- enter ---- */
+
+/* One system call.  SQEs taken, or -errno. */
+static int
+enter_once(struct uring *uring, unsigned to_submit, unsigned flags,
+           struct io_uring_getevents_arg *wait)
+{
+    int res = GY_FAULT(RING);
+    if (GY_UNLIKELY(res < 0))
+        return res;
+    if (GY_UNLIKELY(uring->enters_in_run < REGISTER_AFTER_ENTERS) &&
+        ++uring->enters_in_run == REGISTER_AFTER_ENTERS)
+        register_descriptor(uring);
+    flags |= IORING_ENTER_GETEVENTS | uring->enter_flags;
+    if (wait != NULL)
+        flags |= IORING_ENTER_EXT_ARG | uring->wait_flags;
+    uring->base.counters.enters++;
+    /* The prototype names the older meaning of the argument; EXT_ARG says which it is. */
+    res = io_uring_enter2((unsigned)uring->enter_fd, to_submit, wait != NULL, flags,
+                          (sigset_t *)(void *)wait, wait != NULL ? sizeof *wait : 0);
+    if (GY_LIKELY(res > 0))
+        uring->base.counters.sqes += (unsigned)res;
+    return res;
+}
+
+static inline void
+wait_set_time(struct io_uring_getevents_arg *wait, struct __kernel_timespec *time, int64_t ns)
+{
+    GY_ASSERT(ns > 0);
+    memset(wait, 0, sizeof *wait);
+    if (ns == GY_NS_NEVER)
+        return;
+    time->tv_sec = ns / GY_NS_PER_SECOND;
+    time->tv_nsec = ns % GY_NS_PER_SECOND;
+    wait->ts = gy_prep_address(time);
+}
+
+/* The kernel had no memory for requests (-EAGAIN), or too many completions wait to be reaped
+ * (-EBUSY).  The SQEs stay queued.  Deferred work is run, which may free something; without events
+ * to reap a waiting caller waits for a moment, so that trying again does not spin. */
+static GY_COLD int
+enter_back_off(struct uring *uring, bool may_wait)
+{
+    struct io_uring_getevents_arg wait;
+    struct __kernel_timespec time;
+    int res = enter_once(uring, 0, 0, NULL);
+    if (res < 0 && res != -EAGAIN && res != -EBUSY)
+        return res;
+    if (!may_wait || cq_has_event(uring))
+        return 0;
+    wait_set_time(&wait, &time, BACK_OFF_NS);
+    res = enter_once(uring, 0, 0, &wait);
+    return res == -ETIME || res == -EAGAIN || res == -EBUSY || res > 0 ? 0 : res;
+}
+
+static int
+enter_submit(struct uring *uring, unsigned flags, struct io_uring_getevents_arg *wait)
+{
+    struct io_uring_sq *sq = &uring->ring.sq;
+    unsigned to_submit;
+    int res;
+    GY_ASSERT(uring->owner_thread == gy_sys_thread_id());
+    sq->sqe_head = sq->sqe_tail;
+    io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
+    to_submit = sq_queued(uring);
+    res = enter_once(uring, to_submit, flags, wait);
+    GY_TRACE(ENTER, uring, to_submit, res);
+    if (GY_UNLIKELY(sq_flags(uring) & IORING_SQ_CQ_OVERFLOW))
+        uring->base.counters.overflows++;
+    if (GY_UNLIKELY(res == -EAGAIN || res == -EBUSY))
+        return enter_back_off(uring, wait != NULL);
+    if (res <= 0)
+        return res;
+    /* A count of SQEs hides how the wait ended. */
+    if (wait != NULL && (unsigned)res == to_submit && !cq_has_event(uring))
+        return -EINTR;
+    return 0;
+}
+
+static int
+uring_enter(struct gy_ring *ring, int64_t wait_ns)
+{
+    struct io_uring_getevents_arg wait;
+    struct __kernel_timespec time;
+    GY_ASSERT(wait_ns >= 0);
+    /* Never a wait with a time of zero: it arms a kernel timer and sleeps, 20 us instead of 0.2. */
+    if (wait_ns == 0)
+        return enter_submit(uring_of(ring), 0, NULL);
+    wait_set_time(&wait, &time, wait_ns);
+    return enter_submit(uring_of(ring), 0, &wait);
+}
+
+static int
+uring_enter_until(struct gy_ring *ring, int64_t deadline_ns)
+{
+    struct io_uring_getevents_arg wait;
+    struct __kernel_timespec time;
+    GY_ASSERT(ring->features & GY_FEAT_ABS_TIMER);
+    wait_set_time(&wait, &time, deadline_ns);
+    return enter_submit(uring_of(ring), deadline_ns == GY_NS_NEVER ? 0 : IORING_ENTER_ABS_TIMER,
+                        &wait);
+}
+
+static bool
+uring_needs_enter(struct gy_ring *ring)
+{
+    const struct uring *uring = uring_of(ring);
+    return sq_queued(uring) != 0 ||
+           (sq_flags(uring) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
+}
+
+/* ---- queues ---- */
+
+static GY_COLD struct io_uring_sqe *
+sqe_after_submit(struct uring *uring)
+{
+    (void)enter_submit(uring, 0, NULL);
+    return io_uring_get_sqe(&uring->ring);
+}
+
+static struct io_uring_sqe *
+uring_sqe(struct gy_ring *ring)
+{
+    struct uring *uring = uring_of(ring);
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring);
+    if (GY_UNLIKELY(sqe == NULL)) {
+        sqe = sqe_after_submit(uring);
+        if (sqe == NULL)
+            return NULL;
+    }
+    memset(sqe, 0, sizeof *sqe);
+    return sqe;
+}
+
+static bool
+uring_next_event(struct gy_ring *ring, struct gy_event *out)
+{
+    struct uring *uring = uring_of(ring);
+    struct io_uring_cq *cq = &uring->ring.cq;
+    unsigned head = *cq->khead;
+    const struct io_uring_cqe *cqe;
+    uint64_t user_data;
+    if (head == io_uring_smp_load_acquire(cq->ktail))
+        return false;
+    cqe = &cq->cqes[head & cq->ring_mask];
+    user_data = cqe->user_data;
+    out->op = (struct gy_op *)(uintptr_t)(user_data & ~UINT64_C(1));
+    out->is_cancel = (user_data & 1) != 0;
+    out->res = cqe->res;
+    out->flags = cqe->flags;
+    io_uring_smp_store_release(cq->khead, head + 1);
+    ring->counters.events++;
+    return true;
+}
+
+/* The register call needs no SQE: for a queue that is stuck. */
+static GY_COLD void
+cancel_all_at_once(struct uring *uring)
+{
+    struct io_uring_sync_cancel_reg request = {
+        .fd = -1,
+        .flags = IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY,
+    };
+    (void)io_uring_register_sync_cancel(&uring->ring, &request);
+}
+
+static void
+uring_cancel_all(struct gy_ring *ring)
+{
+    struct io_uring_sqe *sqe = uring_sqe(ring);
+    if (GY_LIKELY(sqe != NULL))
+        gy_prep_cancel_all(sqe); /* user_data 0: its event belongs to nobody */
+    else if (ring->features & GY_FEAT_SYNC_CANCEL)
+        cancel_all_at_once(uring_of(ring));
+}
+
+/* ---- provided buffers ---- */
+
+static struct buffer_group *
+group_find(struct uring *uring, uint16_t id)
+{
+    for (unsigned i = 0; i < BUFFER_GROUPS_MAX; i++) {
+        if (uring->groups[i].entries != NULL && uring->groups[i].id == id)
+            return &uring->groups[i];
+    }
+    return NULL;
+}
+
+static struct buffer_group *
+group_free_slot(struct uring *uring)
+{
+    for (unsigned i = 0; i < BUFFER_GROUPS_MAX; i++) {
+        if (uring->groups[i].entries == NULL)
+            return &uring->groups[i];
+    }
+    return NULL;
+}
+
+static int
+uring_buffers_register(struct gy_ring *ring, uint16_t id, void *memory, uint32_t count,
+                       uint32_t buffer_bytes)
+{
+    struct uring *uring = uring_of(ring);
+    struct buffer_group *group = group_free_slot(uring);
+    struct io_uring_buf_reg request = {.ring_entries = count, .bgid = id};
+    size_t map_bytes = count * sizeof(struct io_uring_buf);
+    int err;
+    GY_ASSERT(count != 0 && (count & (count - 1)) == 0);
+    GY_ASSERT(ring->features & GY_FEAT_BUF_RING);
+    if (group == NULL)
+        return -ENOSPC;
+    if (group_find(uring, id) != NULL)
+        return -EEXIST;
+    err = GY_FAULT(RING);
+    if (err < 0)
+        return err;
+    group->entries = gy_map(map_bytes);
+    if (group->entries == NULL)
+        return -ENOMEM;
+    request.ring_addr = gy_prep_address(group->entries);
+    err = io_uring_register_buf_ring(&uring->ring, &request, 0);
+    if (err < 0) {
+        gy_unmap(group->entries, map_bytes);
+        group->entries = NULL;
+        return err;
+    }
+    io_uring_buf_ring_init(group->entries);
+    group->memory = memory;
+    group->count = count;
+    group->buffer_bytes = buffer_bytes;
+    group->map_bytes = map_bytes;
+    group->id = id;
+    return 0;
+}
+
+static void
+uring_buffers_unregister(struct gy_ring *ring, uint16_t id)
+{
+    struct uring *uring = uring_of(ring);
+    struct buffer_group *group = group_find(uring, id);
+    if (group == NULL)
+        return;
+    (void)io_uring_unregister_buf_ring(&uring->ring, id);
+    gy_unmap(group->entries, group->map_bytes);
+    group->entries = NULL;
+}
+
+static void
+uring_buffer_provide(struct gy_ring *ring, uint16_t id, uint16_t buffer_id)
+{
+    const struct buffer_group *group = group_find(uring_of(ring), id);
+    GY_ASSERT(group != NULL);
+    GY_ASSERT(buffer_id < group->count);
+    io_uring_buf_ring_add(group->entries, group->memory + (size_t)buffer_id * group->buffer_bytes,
+                          group->buffer_bytes, buffer_id, (int)group->count - 1, 0);
+    io_uring_buf_ring_advance(group->entries, 1);
+}
+
+/* ---- immediate calls ---- */
+
+static ssize_t
+uring_try_recv(struct gy_ring *ring, int fd, void *buf, size_t len)
+{
+    return gy_sys_recv(fd, buf, len);
+}
+
+static ssize_t
+uring_try_send(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count)
+{
+    return gy_sys_send(fd, iov, count);
+}
+
+static int
+uring_try_accept(struct gy_ring *ring, int fd)
+{
+    return gy_sys_accept(fd);
+}
+
+static int
+uring_try_connect(struct gy_ring *ring, int fd, const struct sockaddr *addr, socklen_t len)
+{
+    return gy_sys_connect(fd, addr, len);
+}
+
+static int
+uring_socket_error(struct gy_ring *ring, int fd)
+{
+    return gy_sys_socket_error(fd);
+}
+
+static int
+uring_shutdown(struct gy_ring *ring, int fd, int how)
+{
+    return gy_sys_shutdown(fd, how);
+}
+
+static void
+uring_close(struct gy_ring *ring, int fd)
+{
+    gy_sys_close(fd);
+}
+
+static int64_t
+uring_now_ns(struct gy_ring *ring)
+{
+    return gy_sys_now_ns();
+}
+
+/* ---- life ---- */
+
+static int
+uring_enable(struct gy_ring *ring)
+{
+    struct uring *uring = uring_of(ring);
+    int err = GY_FAULT(RING);
+    GY_ASSERT(uring->owner_thread == 0);
+    /* Not io_uring_enable_rings(): liburing 2.3 declares it and does not export it. */
+    if (err == 0)
+        err =
+            io_uring_register((unsigned)uring->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    if (err < 0)
+        return err;
+    uring->owner_thread = gy_sys_thread_id();
+    return 0;
+}
+
+static void
+uring_destroy(struct gy_ring *ring, bool forked)
+{
+    struct uring *uring = uring_of(ring);
+    if (forked) {
+        /* The mappings were not inherited, and their addresses may be in use again.  Closing the
+         * inherited descriptor is harmless to the parent, and needed: it keeps the files of the
+         * parent's operations open. */
+        gy_sys_close(uring->ring.ring_fd);
+        gy_free(uring);
+        return;
+    }
+    unregister_descriptor(uring);
+    io_uring_queue_exit(&uring->ring);
+    for (unsigned i = 0; i < BUFFER_GROUPS_MAX; i++) {
+        if (uring->groups[i].entries != NULL)
+            gy_unmap(uring->groups[i].entries, uring->groups[i].map_bytes);
+    }
+    gy_free(uring);
+}
+
+static const struct gy_ring_ops uring_ops = {
+    .name = "io_uring",
+    .enable = uring_enable,
+    .destroy = uring_destroy,
+    .sqe = uring_sqe,
+    .enter = uring_enter,
+    .enter_until = uring_enter_until,
+    .needs_enter = uring_needs_enter,
+    .next_event = uring_next_event,
+    .rest = uring_rest,
+    .cancel_all = uring_cancel_all,
+    .buffers_register = uring_buffers_register,
+    .buffers_unregister = uring_buffers_unregister,
+    .buffer_provide = uring_buffer_provide,
+    .try_recv = uring_try_recv,
+    .try_send = uring_try_send,
+    .try_accept = uring_try_accept,
+    .try_connect = uring_try_connect,
+    .socket_error = uring_socket_error,
+    .shutdown = uring_shutdown,
+    .close = uring_close,
+    .now_ns = uring_now_ns,
+};
+
+/* The queues of all rings of a user count against RLIMIT_MEMLOCK, so smaller ones may still fit. */
+static int
+setup_queues(struct uring *uring, uint32_t sq_entries, uint32_t cq_entries, unsigned flags)
+{
+    int err;
+    for (;;) {
+        struct io_uring_params params = {.flags = flags, .cq_entries = cq_entries};
+        err = GY_FAULT(RING);
+        if (err == 0)
+            err = io_uring_queue_init_params(sq_entries, &uring->ring, &params);
+        if (err != -ENOMEM || sq_entries <= SQ_ENTRIES_MIN)
+            return err;
+        sq_entries /= 2;
+        cq_entries = cq_entries / 2 > sq_entries ? cq_entries / 2 : sq_entries;
+    }
+}
+
+/* We publish SQEs in the order of the array, so its entries are set once and never again.  A ring
+ * without the array, which a newer liburing may ask for by itself, has none to set. */
+static void
+fill_sq_array(struct uring *uring)
+{
+    unsigned *array = uring->ring.sq.array;
+    if (array == NULL || (uring->ring.flags & IORING_SETUP_NO_SQARRAY))
+        return;
+    for (unsigned i = 0; i < uring->ring.sq.ring_entries; i++)
+        array[i] = i;
+}
+
+static uint32_t
+effective_features(uint32_t probed, uint32_t off)
+{
+    uint32_t features = probed & ~off;
+    if (!(features & GY_FEAT_BUF_RING))
+        features &= ~(uint32_t)GY_FEAT_RECV_MULTISHOT;
+    if (!(features & GY_FEAT_ACCEPT))
+        features &= ~(uint32_t)GY_FEAT_ACCEPT_MULTISHOT;
+    return features;
+}
+
+int
+gy_ring_uring_create(const struct gy_ring_options *options, struct gy_ring **out)
+{
+    struct uring *uring;
+    enum gy_probe_stage stage;
+    uint32_t features;
+    unsigned flags = GY_URING_SETUP_FLAGS;
+    int err = gy_probe_uring(&features, &stage);
+    if (err < 0)
+        return err;
+    features = effective_features(features, options->features_off);
+    if (features & GY_FEAT_NO_SQARRAY)
+        flags |= IORING_SETUP_NO_SQARRAY;
+    uring = gy_alloc(sizeof *uring);
+    if (uring == NULL)
+        return -ENOMEM;
+    err = setup_queues(uring, options->sq_entries ? options->sq_entries : SQ_ENTRIES_DEFAULT,
+                       options->cq_entries ? options->cq_entries : CQ_ENTRIES_DEFAULT, flags);
+    if (err < 0)
+        goto fail_memory;
+    err = io_uring_ring_dontfork(&uring->ring);
+    if (err < 0)
+        goto fail_ring;
+    fill_sq_array(uring);
+    uring->base.ops = &uring_ops;
+    uring->base.features = features;
+    uring->enter_fd = uring->ring.ring_fd;
+    uring->wait_flags = features & GY_FEAT_NO_IOWAIT ? IORING_ENTER_NO_IOWAIT : 0;
+    *out = &uring->base;
+    return 0;
+
+fail_ring:
+    io_uring_queue_exit(&uring->ring);
+fail_memory:
+    gy_free(uring);
+    return err;
+}

@@ -1,0 +1,263 @@
+/* sys.c: system calls as functions that return -errno; see sys.h.
+ * Thread: any.  Owner of nothing: no state but the counter of thread numbers. */
+#include "sys.h"
+#include "fault.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- sockets ---- */
+
+static GY_COLD ssize_t
+plain_read(int fd, void *buf, size_t len)
+{
+    ssize_t res;
+    do
+        res = read(fd, buf, len);
+    while (res < 0 && errno == EINTR);
+    return res < 0 ? -errno : res;
+}
+
+static GY_COLD ssize_t
+plain_write(int fd, const struct iovec *iov, unsigned count)
+{
+    ssize_t res;
+    do
+        res = writev(fd, iov, (int)count);
+    while (res < 0 && errno == EINTR);
+    return res < 0 ? -errno : res;
+}
+
+ssize_t
+gy_sys_recv(int fd, void *buf, size_t len)
+{
+    ssize_t res = GY_FAULT(SYSCALL);
+    if (GY_UNLIKELY(res < 0))
+        return res;
+    do
+        res = recv(fd, buf, len, MSG_DONTWAIT);
+    while (res < 0 && errno == EINTR);
+    if (GY_LIKELY(res >= 0))
+        return res;
+    return errno == ENOTSOCK ? plain_read(fd, buf, len) : -errno;
+}
+
+ssize_t
+gy_sys_send(int fd, const struct iovec *iov, unsigned count)
+{
+    enum { SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL };
+    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = count};
+    ssize_t res = GY_FAULT(SYSCALL);
+    GY_ASSERT(count > 0);
+    if (GY_UNLIKELY(res < 0))
+        return res;
+    do {
+        if (count == 1)
+            res = send(fd, iov->iov_base, iov->iov_len, SEND_FLAGS);
+        else
+            res = sendmsg(fd, &message, SEND_FLAGS);
+    } while (res < 0 && errno == EINTR);
+    if (GY_LIKELY(res >= 0))
+        return res;
+    return errno == ENOTSOCK ? plain_write(fd, iov, count) : -errno;
+}
+
+int
+gy_sys_accept(int fd)
+{
+    int res = GY_FAULT(SYSCALL);
+    if (res < 0)
+        return res;
+    do
+        res = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    while (res < 0 && errno == EINTR);
+    return res < 0 ? -errno : res;
+}
+
+int
+gy_sys_connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    int res = GY_FAULT(SYSCALL);
+    if (res < 0)
+        return res;
+    if (connect(fd, addr, len) == 0)
+        return 0;
+    return errno == EINTR ? -EINPROGRESS : -errno;
+}
+
+int
+gy_sys_socket_error(int fd)
+{
+    int err = 0;
+    socklen_t len = sizeof err;
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
+        return -errno;
+    return -err;
+}
+
+int
+gy_sys_shutdown(int fd, int how)
+{
+    int res = GY_FAULT(SYSCALL);
+    if (res < 0)
+        return res;
+    return shutdown(fd, how) < 0 ? -errno : 0;
+}
+
+/* Never retried: on Linux the descriptor is gone whatever close says. */
+void
+gy_sys_close(int fd)
+{
+    GY_ASSERT(fd >= 0);
+    (void)close(fd);
+}
+
+int64_t
+gy_sys_now_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * GY_NS_PER_SECOND + now.tv_nsec;
+}
+
+/* ---- eventfd and epoll ---- */
+
+int
+gy_sys_eventfd(void)
+{
+    int fd = GY_FAULT(SYSCALL);
+    if (fd < 0)
+        return fd;
+    fd = eventfd(0, EFD_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+void
+gy_sys_eventfd_add(int fd)
+{
+    const uint64_t one = 1;
+    int saved = errno;
+    ssize_t res;
+    do
+        res = write(fd, &one, sizeof one);
+    while (res < 0 && errno == EINTR);
+    errno = saved;
+}
+
+int
+gy_sys_epoll_create(void)
+{
+    int fd = GY_FAULT(SYSCALL);
+    if (fd < 0)
+        return fd;
+    fd = epoll_create1(EPOLL_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+int
+gy_sys_epoll_ctl(int epoll_fd, int operation, int fd, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    int res = GY_FAULT(SYSCALL);
+    if (res < 0)
+        return res;
+    return epoll_ctl(epoll_fd, operation, fd, &event) < 0 ? -errno : 0;
+}
+
+int
+gy_sys_epoll_poll(int epoll_fd, struct epoll_event *events, int max)
+{
+    int res = GY_FAULT(SYSCALL);
+    if (res < 0)
+        return res;
+    do
+        res = epoll_wait(epoll_fd, events, max, 0);
+    while (res < 0 && errno == EINTR);
+    return res < 0 ? -errno : res;
+}
+
+/* ---- files, threads and memory ---- */
+
+ssize_t
+gy_sys_read_file(const char *path, void *buf, size_t len)
+{
+    ssize_t res = GY_FAULT(SYSCALL);
+    int fd;
+    if (res < 0)
+        return res;
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    res = plain_read(fd, buf, len);
+    gy_sys_close(fd);
+    return res;
+}
+
+uint64_t
+gy_sys_thread_id(void)
+{
+    static atomic_uint_fast64_t last;
+    static _Thread_local uint64_t mine;
+    if (mine == 0)
+        mine = atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1;
+    return mine;
+}
+
+void *
+gy_alloc(size_t bytes)
+{
+    return GY_FAULT(ALLOC) ? NULL : calloc(1, bytes);
+}
+
+void *
+gy_realloc(void *memory, size_t bytes)
+{
+    return GY_FAULT(ALLOC) ? NULL : realloc(memory, bytes);
+}
+
+void
+gy_free(void *memory)
+{
+    free(memory);
+}
+
+static void *
+map_advised(size_t bytes, int advice)
+{
+    void *memory;
+    if (GY_FAULT(ALLOC))
+        return NULL;
+    memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return NULL;
+    if (madvise(memory, bytes, advice) < 0) {
+        (void)munmap(memory, bytes);
+        return NULL;
+    }
+    return memory;
+}
+
+void *
+gy_map(size_t bytes)
+{
+    return map_advised(bytes, MADV_DONTFORK);
+}
+
+void *
+gy_map_wiped_on_fork(size_t bytes)
+{
+    return map_advised(bytes, MADV_WIPEONFORK);
+}
+
+void
+gy_unmap(void *memory, size_t bytes)
+{
+    (void)munmap(memory, bytes);
+}

@@ -1,0 +1,51 @@
+/* sys.h: the plain system calls that the rings and the core share, and its allocations.
+ *
+ * Results are >= 0 or -errno; EINTR is retried inside.  Each call is an injection point of fault.h.
+ * Nothing here blocks, provided that descriptors of connect are non-blocking. */
+#ifndef GY_SYS_H
+#define GY_SYS_H
+
+#include "base.h"
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+struct epoll_event;
+
+/* On sockets with MSG_DONTWAIT; on other descriptors (pipes) as read and writev. */
+ssize_t gy_sys_recv(int fd, void *buf, size_t len);
+ssize_t gy_sys_send(int fd, const struct iovec *iov, unsigned count);
+int gy_sys_accept(int fd); /* non-blocking, close-on-exec */
+/* An interrupted connect goes on by itself: -EINPROGRESS. */
+int gy_sys_connect(int fd, const struct sockaddr *addr, socklen_t len);
+int gy_sys_socket_error(int fd); /* SO_ERROR as -errno, 0 if none */
+int gy_sys_shutdown(int fd, int how);
+void gy_sys_close(int fd);
+int64_t gy_sys_now_ns(void); /* CLOCK_MONOTONIC */
+
+int gy_sys_eventfd(void); /* blocking, close-on-exec */
+/* Adds one to the counter.  Async-signal-safe, errno is kept. */
+void gy_sys_eventfd_add(int fd);
+
+int gy_sys_epoll_create(void); /* close-on-exec */
+int gy_sys_epoll_ctl(int epoll_fd, int operation, int fd, uint32_t events);
+int gy_sys_epoll_poll(int epoll_fd, struct epoll_event *events, int max); /* does not wait */
+
+/* The beginning of a file. */
+ssize_t gy_sys_read_file(const char *path, void *buf, size_t len);
+
+/* Identifies the calling thread; never reused in this process, never 0. */
+uint64_t gy_sys_thread_id(void);
+
+/* NULL if there is no memory. */
+void *gy_alloc(size_t bytes); /* zeroed */
+void *gy_realloc(void *memory, size_t bytes);
+void gy_free(void *memory);
+/* Whole pages, zeroed, private; the child of a fork does not inherit them (MADV_DONTFORK), so a
+ * forked child must not unmap them: the addresses may be another mapping by then. */
+void *gy_map(size_t bytes);
+void gy_unmap(void *memory, size_t bytes);
+/* One page that a child of fork finds zeroed (MADV_WIPEONFORK). */
+void *gy_map_wiped_on_fork(size_t bytes);
+
+#endif
