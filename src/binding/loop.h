@@ -21,33 +21,37 @@ struct gpy_loop {
     struct gpy_ready due;   /* timers of this turn, after the events                              */
     bool direct;            /* schedule.h: entries may bypass call_soon                           */
     bool overridden;        /* the type or the instance overrides call_soon, call_at, create_task */
+    bool time_overridden;   /* loop.time() is a subclass's or the user's: timers follow it */
     bool debug;
     bool stopping;
     bool closed;
-    bool in_run; /* inside _run_once                                                   */
-    bool busy;   /* a callback is running: small writes may wait for its end           */
+    bool in_run;          /* inside _run_once                                                   */
+    bool signals_foreign; /* this run is not in the main thread */
+    uint32_t turns;
+    bool busy; /* a callback is running: small writes may wait for its end           */
     unsigned long thread_id; /* of the running thread, 0 while stopped (asyncio's _thread_id) */
-    int64_t slow_callback_ns;
     PyObject *slow_callback_duration; /* what the user set */
-    PyObject *task_factory; /* NULL: none                                                */
-    PyObject *raised_type;  /* an exception that must leave _run_once (GPY_RAISED below) */
-    PyObject *raised_value;
-    PyObject *raised_traceback;
-    struct gy_pollset readers;    /* add_reader/add_writer                                     */
-    PyObject *reader_handles;     /* dict fd -> [mask, reader handle, writer handle], or NULL  */
+    PyObject *task_factory;    /* NULL: none                                                */
+    PyObject *raised;          /* an exception that must leave _run_once after the current event */
+    struct gy_pollset readers; /* add_reader/add_writer                                     */
+    struct gpy_reader *reader_table; /* indexed by descriptor                                     */
+    uint32_t reader_capacity;
     struct gy_poll signal_poll;   /* the read end of the signal socketpair                     */
     int signal_fds[2];            /* -1 until the main thread first blocks in a run            */
     PyObject *previous_wakeup_fd; /* of signal.set_wakeup_fd while ours is set, else NULL      */
     struct gy_list members;       /* struct gpy_loop_member: open transports and listeners     */
-    PyObject *weakreflist;
 };
 
-/* A transport or listener that the loop must let go of when it is closed or collected: linked from
- * its creation until its stream or listener is closed.  `abandon` is called by loop.close(), after
- * everything in flight was cancelled and landed: close the descriptor, drop the pin, make no upcall
- * to the protocol. */
+/* A transport or listener that the loop must let go of when it is closed or collected: linked into
+ * loop->members from its creation until its stream or listener is closed. The pin of the object
+ * (one strong reference for as long as the kernel may hold its ops) is kept here and counts as a
+ * reference of the loop's: the collector sees it, so that a dropped loop and its open transports go
+ * together. `abandon` is called when the loop is closed or cleared, while nothing is in flight: it
+ * drops core's state without upcalls to the protocol, closes the descriptor, unlinks the member and
+ * drops the pin. */
 struct gpy_loop_member {
-    struct gy_list link; /* in loop->members */
+    struct gy_list link;
+    PyObject *pinned; /* the object itself, or NULL while it is not pinned */
     void (*abandon)(struct gpy_loop_member *member);
 };
 
@@ -61,10 +65,19 @@ struct gpy_loop *gpy_loop_check(struct gpy_state *state, PyObject *object);
 PyObject *gpy_loop_call(struct gpy_loop *loop, PyObject *context, PyObject *what,
                         PyObject *callable, PyObject *const *args, size_t nargs);
 
+/* The two halves of the slow-callback watch around a callback that does not go through
+ * gpy_loop_call(): begin gives the time in debug mode, -1 otherwise; end logs `what` if it took too
+ * long.  Keep the exception that is set. */
+int64_t gpy_loop_watch_begin(struct gpy_loop *loop);
+void gpy_loop_watch_end(struct gpy_loop *loop, PyObject *what, int64_t started_ns);
+
 /* The exception that is set now came out of a callback: KeyboardInterrupt and SystemExit are kept
  * and leave run_forever after the current event (true); anything else stays set (false) for the
  * caller to report. */
 bool gpy_loop_keep_raised(struct gpy_loop *loop);
+
+/* Sets the kept exception again (if there is one) and forgets it. */
+void gpy_loop_restore_raised(struct gpy_loop *loop);
 
 /* loop.call_exception_handler({'message': message, 'exception': <the exception set now, cleared>,
  * key: value ...}). Pairs of (const char *key, PyObject *value), ended by NULL; NULL values are
@@ -80,5 +93,33 @@ int gpy_loop_call_soon(struct gpy_loop *loop, PyObject *callable, PyObject *arg,
 int gpy_loop_check_open(struct gpy_loop *loop);
 /* In debug mode: RuntimeError and -1 unless called on the loop's thread. */
 int gpy_loop_check_thread(struct gpy_loop *loop);
+
+/* The loop's clock in ns: CLOCK_MONOTONIC, or self.time() where that is overridden.  -1 with an
+ * exception. */
+int64_t gpy_loop_clock_ns(struct gpy_loop *loop);
+
+/* The first nanosecond at which a clock that shows ns / 1e9 has reached `when` seconds; saturates.
+ */
+int64_t gpy_when_to_ns(double when);
+
+/* loop_schedule.c, loop_run.c, loop_readers.c, loop_signals.c: the methods of their part, for
+ * loop.c's table. */
+extern PyMethodDef gpy_loop_schedule_methods[];
+extern PyMethodDef gpy_loop_reader_methods[];
+extern PyMethodDef gpy_loop_view_methods[];
+PyObject *gpy_loop_run_once(struct gpy_loop *loop, PyObject *ignored);
+void gpy_loop_signals_init(struct gpy_loop *loop);
+int gpy_loop_signals_arm(struct gpy_loop *loop); /* before a wait that can block; 0 or -1 */
+void gpy_loop_signals_restore(
+    struct gpy_loop *loop); /* when the run ends; keeps the exception that is set */
+void gpy_loop_signals_close(struct gpy_loop *loop);
+void gpy_loop_readers_init(struct gpy_loop *loop);
+void gpy_loop_readers_clear(struct gpy_loop *loop); /* drops the table; the pollset is the core's */
+int gpy_loop_readers_traverse(struct gpy_loop *loop, visitproc visit, void *arg);
+void gpy_loop_timers_clear(struct gpy_loop *loop);
+int gpy_loop_timers_traverse(struct gpy_loop *loop, visitproc visit, void *arg);
+void gpy_loop_update_direct(struct gpy_loop *loop);
+
+int gpy_loop_exec(PyObject *module, struct gpy_state *state);
 
 #endif

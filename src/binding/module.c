@@ -1,5 +1,7 @@
 /* module.c: gyre._gyre, its state and its exec steps; every type lives in a file of its own. */
 #include "future.h"
+#include "handle.h"
+#include "loop.h"
 #include "task.h"
 
 #ifndef GPY_VERSION
@@ -25,7 +27,8 @@ module_exec(PyObject *module)
     if (intern_names(state) < 0)
         return -1;
     if (gpy_future_exec(module, state) < 0 || gpy_future_iter_exec(module, state) < 0 ||
-        gpy_task_exec(module, state) < 0)
+        gpy_task_exec(module, state) < 0 || gpy_handle_exec(module, state) < 0 ||
+        gpy_loop_exec(module, state) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "__version__", GPY_VERSION);
 }

@@ -50,6 +50,19 @@ gpy_ready_entry_owner(const struct gpy_ready_entry *entry)
 /* Doubles the ring (first 64 entries).  0, or -1 with MemoryError set. */
 int gpy_ready_grow(struct gpy_ready *ready);
 
+static inline struct gpy_ready_entry *
+gpy_ready_at(const struct gpy_ready *ready, size_t i)
+{
+    return &ready->entries[(ready->head + i) & (ready->capacity - 1)];
+}
+
+/* The free slot at the end; the queue is not full. */
+static inline struct gpy_ready_entry *
+gpy_ready_slot(struct gpy_ready *ready)
+{
+    return gpy_ready_at(ready, ready->count);
+}
+
 /* Appends an entry and takes new references to owner, a and b (a and b may be NULL).
  * 0, or -1 with MemoryError set and nothing taken. */
 static inline int
@@ -58,8 +71,7 @@ gpy_ready_push(struct gpy_ready *ready, enum gpy_ready_tag tag, PyObject *owner,
 {
     if (ready->count == ready->capacity && gpy_ready_grow(ready) < 0)
         return -1;
-    struct gpy_ready_entry *entry =
-        &ready->entries[(ready->head + ready->count) & (ready->capacity - 1)];
+    struct gpy_ready_entry *entry = gpy_ready_slot(ready);
     entry->tagged = (uintptr_t)Py_NewRef(owner) | (uintptr_t)tag;
     entry->a = Py_XNewRef(a);
     entry->b = Py_XNewRef(b);
@@ -77,6 +89,9 @@ gpy_ready_pop(struct gpy_ready *ready)
     return entry;
 }
 
+void gpy_ready_entry_drop(struct gpy_ready_entry *entry);
+/* Appends all of `from` to `to`.  0, or -1 with MemoryError; what was not moved stays in `from`. */
+int gpy_ready_move(struct gpy_ready *to, struct gpy_ready *from);
 int gpy_ready_traverse(struct gpy_ready *ready, visitproc visit, void *arg);
 void gpy_ready_clear(struct gpy_ready *ready); /* drops all entries; may run arbitrary code */
 void gpy_ready_free(struct gpy_ready *ready);  /* gpy_ready_clear() and the memory           */

@@ -13,6 +13,9 @@
 
 /* Heap types that the module creates: GPY_TYPE(field). */
 #define GPY_TYPES(X)                                                                               \
+    X(loop_type)                                                                                   \
+    X(handle_type)                                                                                 \
+    X(timer_handle_type)                                                                           \
     X(future_type)                                                                                 \
     X(task_type)                                                                                   \
     X(future_iter_type)
@@ -20,6 +23,12 @@
 /* Objects looked up once, at import: GPY_OBJECT(field).  Who looks it up says so in its exec
  * function. */
 #define GPY_OBJECTS(X)                                                                             \
+    X(asyncio_handle_type)                                                                         \
+    X(asyncio_timer_handle_type)                                                                   \
+    X(backend_error)                                                                               \
+    X(base_event_loop)                                                                             \
+    X(kwnames_warn_on_full_buffer)                                                                 \
+    X(signal_set_wakeup_fd)                                                                        \
     X(asyncio_future)                                                                              \
     X(asyncio_task)                                                                                \
     X(cancelled_error)                                                                             \
@@ -45,6 +54,9 @@
 
 /* Interned attribute and keyword names: GPY_NAME(identifier) is state->str_identifier. */
 #define GPY_NAMES(X)                                                                               \
+    X(time)                                                                                        \
+    X(create_task)                                                                                 \
+    X(call_at)                                                                                     \
     X(CANCELLED)                                                                                   \
     X(FINISHED)                                                                                    \
     X(PENDING)                                                                                     \

@@ -55,6 +55,7 @@ int gpy_task_run_wakeup(struct gpy_state *module, PyObject *task, PyObject *futu
 int gpy_task_exec(PyObject *module_object, struct gpy_state *module);
 
 /* task_step.c */
+PyObject *gpy_task_step_new(PyObject *task); /* callable, __self__ is the task: step(exc=None)    */
 PyObject *gpy_task_wakeup_new(PyObject *task); /* callable, __self__ is the task: wakeup(future)  */
 int gpy_task_schedule_step(struct gpy_task *task, PyObject *exc_or_null);
 int gpy_task_start_eagerly(struct gpy_task *task);

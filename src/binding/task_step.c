@@ -52,6 +52,12 @@ gpy_task_wakeup_new(PyObject *task)
 }
 
 PyObject *
+gpy_task_step_new(PyObject *task)
+{
+    return PyCFunction_New(&step_def, task);
+}
+
+PyObject *
 gpy_task_context_borrow(PyObject *task)
 {
     PyObject *context = gpy_task_of(task)->context;
@@ -67,7 +73,7 @@ gpy_task_schedule_step(struct gpy_task *task, PyObject *exc_or_null)
     struct gpy_loop *direct = gpy_loop_direct(fut->module, fut->loop);
     if (direct != NULL && PyContext_CheckExact(task->context))
         return gpy_loop_schedule(direct, GPY_READY_TASK_STEP, self, exc_or_null, NULL);
-    PyObject *step = PyCFunction_New(&step_def, self);
+    PyObject *step = gpy_task_step_new(self);
     if (step == NULL)
         return -1;
     int rc =

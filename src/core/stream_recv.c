@@ -17,7 +17,7 @@
 #include "sys.h"
 #include "uring_compat.h"
 #include <errno.h>
-#include <poll.h>
+#include <sys/poll.h> /* <poll.h> would be ours */
 #include <string.h>
 
 enum {

@@ -1,0 +1,44 @@
+"""What the C code says to asyncio's logger and exception handler, in asyncio's own words.
+
+Only reached when something went wrong or was slow: asyncio's wording differs by version, so its own
+functions are asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from asyncio import base_events, format_helpers
+from asyncio.log import logger
+from typing import Any
+
+__all__ = ["callback_failed", "slow_callback"]
+
+_format_source: Any = format_helpers._format_callback_source  # type: ignore[attr-defined]
+_format_takes_debug = "debug" in inspect.signature(_format_source).parameters
+
+
+def callback_failed(handle: Any, exc: BaseException) -> None:
+    """Report an exception that left a handle's callback to the loop's exception handler."""
+    loop = handle._loop
+    if _format_takes_debug:
+        source = _format_source(handle._callback, handle._args, debug=loop.get_debug())
+    else:
+        source = _format_source(handle._callback, handle._args)
+    context: dict[str, Any] = {
+        "message": f"Exception in callback {source}",
+        "exception": exc,
+        "handle": handle,
+    }
+    if handle._source_traceback:
+        context["source_traceback"] = handle._source_traceback
+    loop.call_exception_handler(context)
+
+
+def slow_callback(what: Any, seconds: float) -> None:
+    """Log a callback that held the loop up for longer than loop.slow_callback_duration."""
+    if isinstance(what, asyncio.Handle):
+        text = base_events._format_handle(what)  # type: ignore[attr-defined]
+    else:
+        text = repr(what)
+    logger.warning("Executing %s took %.3f seconds", text, seconds)

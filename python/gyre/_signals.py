@@ -1,0 +1,110 @@
+"""add_signal_handler and remove_signal_handler.
+
+The Python-level handler puts the callback on the loop's queue, in the main thread, whether the loop runs or
+not: a signal that arrives between two runs is delivered by the next one.  Waking a sleeping loop is the C core's
+business (it owns signal.set_wakeup_fd() while the main thread runs a loop).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import inspect
+import signal
+import sys
+import warnings
+import weakref
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+__all__ = ["SignalMixin"]
+
+
+def _deliver(
+    loop_ref: weakref.ref[SignalMixin], signum: int, frame: FrameType | None
+) -> None:
+    loop = loop_ref()
+    if loop is not None:
+        loop._handle_signal(signum)
+
+
+def _check_signal(sig: object) -> None:
+    if not isinstance(sig, int):
+        raise TypeError(f"sig must be an int, not {sig!r}")
+    if sig not in signal.valid_signals():
+        raise ValueError(f"invalid signal number {sig}")
+
+
+class SignalMixin(asyncio.BaseEventLoop):
+    """The signal methods of gyre.Loop."""
+
+    _signal_handlers: dict[int, asyncio.Handle]
+
+    def add_signal_handler(  # type: ignore[override]
+        self, sig: int, callback: Callable[..., object], *args: Any
+    ) -> None:
+        """Call callback(*args) in the loop when the signal arrives.
+
+        TypeError or ValueError for a bad signal number, RuntimeError outside the main thread or for a
+        signal that cannot be caught.
+        """
+        if inspect.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
+            raise TypeError("coroutines cannot be used with add_signal_handler()")
+        _check_signal(sig)
+        self._check_closed()  # type: ignore[attr-defined]
+        handle = asyncio.Handle(callback, args, self, None)
+        previous = self._signal_handlers.get(sig)
+        self._signal_handlers[sig] = handle
+        try:
+            signal.signal(sig, functools.partial(_deliver, weakref.ref(self)))
+            signal.siginterrupt(sig, False)  # SA_RESTART, as asyncio sets it
+        except (ValueError, OSError) as exc:
+            if previous is None:
+                del self._signal_handlers[sig]
+            else:
+                self._signal_handlers[sig] = previous
+            if isinstance(exc, OSError):
+                if exc.errno == errno.EINVAL:
+                    raise RuntimeError(f"sig {sig} cannot be caught") from None
+                raise
+            raise RuntimeError(str(exc)) from None  # not the main thread
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Restore the default handler.  True if there was a handler of this loop's."""
+        _check_signal(sig)
+        if self._signal_handlers.pop(sig, None) is None:
+            return False
+        default = signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL
+        try:
+            signal.signal(sig, default)
+        except OSError as exc:
+            if exc.errno == errno.EINVAL:
+                raise RuntimeError(f"sig {sig} cannot be caught") from None
+            raise
+        return True
+
+    def _handle_signal(self, sig: int) -> None:
+        handle = self._signal_handlers.get(sig)
+        if handle is None or self.is_closed():
+            return  # removed between the signal and its delivery
+        if handle._cancelled:  # type: ignore[attr-defined]
+            self.remove_signal_handler(sig)
+        else:
+            self._add_callback_signalsafe(handle)  # type: ignore[attr-defined]
+
+    def _close_signals(self) -> None:
+        if not self._signal_handlers:
+            return
+        if sys.is_finalizing():
+            warnings.warn(
+                f"Closing the loop {self!r} on interpreter shutdown stage, "
+                "skipping signal handlers removal",
+                ResourceWarning,
+                source=self,
+            )
+            self._signal_handlers.clear()
+            return
+        for sig in list(self._signal_handlers):
+            self.remove_signal_handler(sig)

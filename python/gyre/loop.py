@@ -1,0 +1,124 @@
+"""gyre.Loop: the C core before asyncio.BaseEventLoop in the MRO.
+
+What runs per callback, per step or per packet is C (LoopCore); orchestration (happy eyeballs, servers, start_tls,
+executors, asyncgens) is inherited and follows each Python release.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import warnings
+import weakref
+from asyncio import selector_events, unix_events
+from typing import Any
+
+from . import _gyre
+from ._signals import SignalMixin
+from ._subprocess import SubprocessMixin
+
+__all__ = ["Loop", "new_event_loop"]
+
+_Unix: Any = unix_events._UnixSelectorEventLoop  # type: ignore[attr-defined]
+_Selector: Any = selector_events.BaseSelectorEventLoop
+
+# The address lookup that numeric addresses may bypass; a patched one must see every call.
+_getaddrinfo = socket.getaddrinfo
+
+
+def _is_numeric(host: Any, port: Any) -> bool:
+    """True if getaddrinfo() would look nothing up: a numeric address and a numeric port."""
+    if isinstance(host, bytes):
+        try:
+            host = host.decode("ascii")
+        except UnicodeDecodeError:
+            return False
+    if isinstance(port, bytes):
+        port = port.decode("latin-1")
+    if not (port is None or isinstance(port, int) or (isinstance(port, str) and port.isdecimal())):
+        return False
+    if host is None:
+        return port is not None
+    if not isinstance(host, str) or "\0" in host:
+        return False
+    address, _, _zone = host.partition("%")
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, address)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+class Loop(_gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseEventLoop):
+    """An asyncio event loop on io_uring.
+
+    backend: 'auto', 'io_uring' or 'epoll'; None reads GYRE_BACKEND and defaults to 'auto'.
+    Raises BackendError, with the cause and a remedy, where the backend is refused.
+    """
+
+    def __init__(self, *, backend: str | None = None) -> None:
+        self._signal_handlers = {}
+        self._unix_server_sockets: dict[Any, Any] = {}
+        # Python transports (pipes, datagrams) by descriptor, as asyncio's own code keeps them.
+        self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        _gyre.LoopCore.__init__(self, backend=backend)
+        asyncio.BaseEventLoop.__init__(self)
+
+    def close(self) -> None:
+        """Close the loop.  Pending callbacks are dropped, open transports' descriptors closed."""
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        self._close_signals()
+        self._close_core()
+        super().close()
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        # A loop whose creation failed has nothing to close.
+        if self.backend is None or self.is_closed():
+            return
+        _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
+        if not self.is_running():
+            self.close()
+
+    async def getaddrinfo(  # type: ignore[override]
+        self,
+        host: Any,
+        port: Any,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[Any]:
+        """socket.getaddrinfo() without blocking; numeric addresses are answered at once."""
+        if socket.getaddrinfo is _getaddrinfo and not self.get_debug() and _is_numeric(host, port):
+            numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+            return _getaddrinfo(host, port, family, type, proto, flags | numeric)
+        return await super().getaddrinfo(
+            host, port, family=family, type=type, proto=proto, flags=flags
+        )
+
+    # asyncio's own unix loop has these on top of the hooks that gyre supplies; they touch nothing else.
+    create_unix_connection = _Unix.create_unix_connection
+    create_unix_server = _Unix.create_unix_server
+    _make_read_pipe_transport = _Unix._make_read_pipe_transport
+    _make_write_pipe_transport = _Unix._make_write_pipe_transport
+    _make_datagram_transport = _Selector._make_datagram_transport
+    sock_recvfrom = _Selector.sock_recvfrom
+    sock_recvfrom_into = _Selector.sock_recvfrom_into
+    sock_sendto = _Selector.sock_sendto
+    _sock_recvfrom = _Selector._sock_recvfrom
+    _sock_recvfrom_into = _Selector._sock_recvfrom_into
+    _sock_sendto = _Selector._sock_sendto
+    _sock_read_done = _Selector._sock_read_done
+    _sock_write_done = _Selector._sock_write_done
+    _ensure_fd_no_transport = _Selector._ensure_fd_no_transport
+
+
+def new_event_loop(*, backend: str | None = None) -> Loop:
+    """A new gyre.Loop; the parameters are Loop's."""
+    return Loop(backend=backend)

@@ -1,0 +1,493 @@
+/* handle.c: Handle and TimerHandle; see handle.h. */
+#include "handle.h"
+#include "pycompat.h"
+
+#include <structmember.h>
+
+static PyObject *
+handle_args(struct gpy_handle *self)
+{
+    if (self->nargs == HANDLE_ARGS_TUPLE)
+        return Py_NewRef(self->slots[1]);
+    PyObject *args = PyTuple_New(self->nargs);
+    if (args == NULL)
+        return NULL;
+    for (Py_ssize_t i = 0; i < self->nargs; i++)
+        PyTuple_SET_ITEM(args, i, Py_NewRef(self->slots[1 + i]));
+    return args;
+}
+
+static int
+handle_store_args(struct gpy_handle *self, PyObject *const *args, size_t nargs)
+{
+    if (nargs <= HANDLE_ARGS_INLINE) {
+        for (size_t i = 0; i < nargs; i++)
+            self->slots[1 + i] = Py_NewRef(args[i]);
+        self->nargs = (uint8_t)nargs;
+        return 0;
+    }
+    PyObject *tuple = PyTuple_New((Py_ssize_t)nargs);
+    if (tuple == NULL)
+        return -1;
+    for (size_t i = 0; i < nargs; i++)
+        PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, Py_NewRef(args[i]));
+    self->slots[1] = tuple;
+    self->nargs = HANDLE_ARGS_TUPLE;
+    return 0;
+}
+
+/* asyncio keeps the stack of the caller in debug mode. */
+static int
+handle_store_traceback(struct gpy_handle *self)
+{
+    PyObject *helpers = PyImport_ImportModule("asyncio.format_helpers");
+    if (helpers == NULL)
+        return -1;
+    self->source_traceback = PyObject_CallMethod(helpers, "extract_stack", NULL);
+    Py_DECREF(helpers);
+    return self->source_traceback ? 0 : -1;
+}
+
+struct gpy_handle *
+gpy_handle_new(struct gpy_loop *loop, PyTypeObject *type, PyObject *callback, PyObject *const *args,
+               size_t nargs, PyObject *context)
+{
+    struct gpy_handle *self = (struct gpy_handle *)type->tp_alloc(type, 0); /* zeroed, tracked */
+    if (self == NULL)
+        return NULL;
+    self->loop = (struct gpy_loop *)Py_NewRef((PyObject *)loop);
+    self->callback = Py_NewRef(callback);
+    self->is_timer = type == loop->state->timer_handle_type;
+    if (self->is_timer)
+        gy_timer_init(&((struct gpy_timer_handle *)self)->timer, GY_TIMER_HOST);
+    self->context = context ? Py_NewRef(context) : PyContext_CopyCurrent();
+    if (self->context == NULL || handle_store_args(self, args, nargs) < 0 ||
+        (loop->debug && handle_store_traceback(self) < 0)) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return self;
+}
+
+/* asyncio.events.Handle words its report by version: gyre._report follows the version at hand. */
+int
+gpy_handle_report(struct gpy_handle *self)
+{
+    struct gpy_loop *loop = self->loop;
+    if (gpy_loop_keep_raised(loop))
+        return -1;
+    PyObject *exc = gpy_exc_take();
+    PyObject *module = PyImport_ImportModule("gyre._report");
+    PyObject *result =
+        module ? PyObject_CallMethod(module, "callback_failed", "OO", (PyObject *)self, exc) : NULL;
+    Py_XDECREF(module);
+    Py_DECREF(exc);
+    if (result == NULL) {
+        if (gpy_loop_keep_raised(loop))
+            return -1;
+        PyErr_WriteUnraisable((PyObject *)self);
+        return 0;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+/* A context that is not contextvars.Context but has run(): asyncio takes it, so do we. */
+static GY_COLD int
+run_in_foreign_context(struct gpy_handle *self)
+{
+    PyObject *run = PyObject_GetAttrString(self->context, "run");
+    PyObject *first = run ? PyTuple_Pack(1, self->callback) : NULL;
+    PyObject *rest = first ? handle_args(self) : NULL;
+    PyObject *args = rest ? PySequence_Concat(first, rest) : NULL;
+    PyObject *result = args ? PyObject_Call(run, args, NULL) : NULL;
+    Py_XDECREF(args);
+    Py_XDECREF(rest);
+    Py_XDECREF(first);
+    Py_XDECREF(run);
+    if (result == NULL)
+        return gpy_handle_report(self);
+    Py_DECREF(result);
+    return 0;
+}
+
+int
+gpy_handle_run(struct gpy_handle *self)
+{
+    if (self->cancelled || self->callback == NULL)
+        return 0;
+    if (GY_UNLIKELY(!PyContext_CheckExact(self->context)))
+        return run_in_foreign_context(self);
+    PyObject *context = Py_NewRef(self->context);
+    PyObject *callback = Py_NewRef(self->callback);
+    PyObject *result = NULL;
+    if (PyContext_Enter(context) == 0) {
+        if (GY_LIKELY(self->nargs != HANDLE_ARGS_TUPLE)) {
+            /* On our stack: cancel() inside the callback empties the slots. */
+            PyObject *stack[1 + HANDLE_ARGS_INLINE];
+            size_t nargs = self->nargs;
+            for (size_t i = 1; i <= nargs; i++)
+                stack[i] = Py_NewRef(self->slots[i]);
+            result = PyObject_Vectorcall(callback, stack + 1,
+                                         nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+            for (size_t i = 1; i <= nargs; i++)
+                Py_DECREF(stack[i]);
+        } else {
+            PyObject *args = Py_NewRef(self->slots[1]);
+            result = PyObject_Call(callback, args, NULL);
+            Py_DECREF(args);
+        }
+        if (PyContext_Exit(context) < 0)
+            Py_CLEAR(result);
+    }
+    Py_DECREF(context);
+    Py_DECREF(callback);
+    if (GY_LIKELY(result != NULL)) {
+        Py_DECREF(result);
+        return 0;
+    }
+    return gpy_handle_report(self);
+}
+
+static void
+handle_clear_call(struct gpy_handle *self)
+{
+    size_t used = self->nargs == HANDLE_ARGS_TUPLE ? 1 : self->nargs;
+    self->nargs = 0;
+    Py_CLEAR(self->callback);
+    for (size_t i = 1; i <= used; i++)
+        Py_CLEAR(self->slots[i]);
+}
+
+void
+gpy_handle_cancel(struct gpy_handle *self)
+{
+    if (self->cancelled)
+        return;
+    self->cancelled = true;
+    if (self->loop != NULL && self->loop->debug) {
+        /* Its repr would lose the callback: keep it, as asyncio does.  A failing repr is no reason
+         * not to cancel. */
+        self->cancelled = false;
+        self->repr = PyObject_Repr((PyObject *)self);
+        self->cancelled = true;
+        if (self->repr == NULL)
+            PyErr_Clear();
+    }
+    if (self->is_timer) {
+        struct gpy_timer_handle *timer = (struct gpy_timer_handle *)self;
+        if (gy_timer_is_set(&timer->timer)) {
+            gy_timers_remove(&self->loop->core.timers, &timer->timer);
+            self->scheduled = false;
+            handle_clear_call(self);
+            Py_DECREF(self); /* the heap's reference; the caller holds its own */
+            return;
+        }
+    }
+    handle_clear_call(self);
+}
+
+static PyObject *
+handle_cancel(struct gpy_handle *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_INCREF(self);
+    gpy_handle_cancel(self);
+    Py_DECREF(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+handle_cancelled(struct gpy_handle *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->cancelled);
+}
+
+static PyObject *
+handle_run(struct gpy_handle *self, PyObject *Py_UNUSED(ignored))
+{
+    if (gpy_handle_run(self) < 0) {
+        gpy_loop_restore_raised(self->loop);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+handle_get_context(struct gpy_handle *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(self->context);
+}
+
+static PyObject *
+handle_when(struct gpy_timer_handle *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyFloat_FromDouble(self->when);
+}
+
+/* asyncio words repr by version; its pure functions read only attributes that ours has too. */
+static PyObject *
+handle_call_asyncio(struct gpy_handle *self, const char *function)
+{
+    struct gpy_state *state = self->loop->state;
+    PyObject *type = self->is_timer ? state->asyncio_timer_handle_type : state->asyncio_handle_type;
+    return PyObject_CallMethod(type, function, "O", (PyObject *)self);
+}
+
+static PyObject *
+handle_repr(struct gpy_handle *self)
+{
+    if (self->repr != NULL)
+        return Py_NewRef(self->repr);
+    if (self->loop == NULL)
+        return PyUnicode_FromString("<Handle>");
+    return handle_call_asyncio(self, "__repr__");
+}
+
+static PyObject *
+handle_repr_info(struct gpy_handle *self, PyObject *Py_UNUSED(ignored))
+{
+    return handle_call_asyncio(self, "_repr_info");
+}
+
+/* As asyncio.TimerHandle: ordered by time; equal if everything that makes them up is equal. */
+static PyObject *
+timer_handle_equal(struct gpy_timer_handle *a, struct gpy_timer_handle *b)
+{
+    if (a == b)
+        Py_RETURN_TRUE;
+    if (a->when != b->when || a->handle.cancelled != b->handle.cancelled)
+        Py_RETURN_FALSE;
+    PyObject *callback_a = a->handle.callback ? a->handle.callback : Py_None;
+    PyObject *callback_b = b->handle.callback ? b->handle.callback : Py_None;
+    int same = PyObject_RichCompareBool(callback_a, callback_b, Py_EQ);
+    if (same <= 0)
+        return same < 0 ? NULL : Py_NewRef(Py_False);
+    PyObject *args_a = handle_args(&a->handle);
+    PyObject *args_b = args_a ? handle_args(&b->handle) : NULL;
+    PyObject *result = args_b ? PyObject_RichCompare(args_a, args_b, Py_EQ) : NULL;
+    Py_XDECREF(args_a);
+    Py_XDECREF(args_b);
+    return result;
+}
+
+static PyObject *
+timer_handle_richcompare(PyObject *self, PyObject *other, int op)
+{
+    if (!Py_IS_TYPE(other, Py_TYPE(self)))
+        Py_RETURN_NOTIMPLEMENTED;
+    struct gpy_timer_handle *a = (struct gpy_timer_handle *)self;
+    struct gpy_timer_handle *b = (struct gpy_timer_handle *)other;
+    if (op == Py_LT)
+        return PyBool_FromLong(a->when < b->when);
+    if (op == Py_GT)
+        return PyBool_FromLong(a->when > b->when);
+    PyObject *equal = timer_handle_equal(a, b);
+    if (equal == NULL || op == Py_EQ)
+        return equal;
+    bool is_equal = equal == Py_True;
+    Py_DECREF(equal);
+    if (op == Py_NE)
+        return PyBool_FromLong(!is_equal);
+    if (op == Py_LE)
+        return PyBool_FromLong(a->when < b->when || is_equal);
+    return PyBool_FromLong(a->when > b->when || is_equal);
+}
+
+static Py_hash_t
+timer_handle_hash(struct gpy_timer_handle *self)
+{
+    PyObject *when = PyFloat_FromDouble(self->when);
+    Py_hash_t hash = when ? PyObject_Hash(when) : -1;
+    Py_XDECREF(when);
+    return hash;
+}
+
+static PyObject *
+handle_get_class(struct gpy_handle *self, void *Py_UNUSED(closure))
+{
+    if (self->loop == NULL)
+        return Py_NewRef((PyObject *)Py_TYPE(self));
+    struct gpy_state *state = self->loop->state;
+    return Py_NewRef(self->is_timer ? state->asyncio_timer_handle_type
+                                    : state->asyncio_handle_type);
+}
+
+static PyObject *
+handle_get_callback(struct gpy_handle *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->callback ? self->callback : Py_None);
+}
+
+static PyObject *
+handle_get_args(struct gpy_handle *self, void *Py_UNUSED(closure))
+{
+    return self->callback ? handle_args(self) : Py_NewRef(Py_None);
+}
+
+static PyObject *
+handle_get_loop(struct gpy_handle *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->loop ? (PyObject *)self->loop : Py_None);
+}
+
+static PyObject *
+handle_get_flag(struct gpy_handle *self, void *offset)
+{
+    return PyBool_FromLong(*(bool *)((char *)self + (uintptr_t)offset));
+}
+
+static PyObject *
+handle_get_object(struct gpy_handle *self, void *offset)
+{
+    PyObject *value = *(PyObject **)((char *)self + (uintptr_t)offset);
+    return Py_NewRef(value ? value : Py_None);
+}
+
+/* call_soon in asyncio's own debug code trims the traceback it finds here: it must be settable. */
+static int
+handle_set_object(struct gpy_handle *self, PyObject *value, void *offset)
+{
+    PyObject **field = (PyObject **)((char *)self + (uintptr_t)offset);
+    Py_XSETREF(*field, value == Py_None ? NULL : Py_XNewRef(value));
+    return 0;
+}
+
+#define OFFSET(field) (void *)offsetof(struct gpy_handle, field)
+static PyGetSetDef handle_getset[] = {
+    {"__class__", (getter)handle_get_class, NULL, NULL, NULL},
+    {"_callback", (getter)handle_get_callback, NULL, NULL, NULL},
+    {"_args", (getter)handle_get_args, NULL, NULL, NULL},
+    {"_loop", (getter)handle_get_loop, NULL, NULL, NULL},
+    {"_cancelled", (getter)handle_get_flag, NULL, NULL, OFFSET(cancelled)},
+    {"_context", (getter)handle_get_object, NULL, NULL, OFFSET(context)},
+    {"_source_traceback", (getter)handle_get_object, (setter)handle_set_object, NULL,
+     OFFSET(source_traceback)},
+    {"_repr", (getter)handle_get_object, (setter)handle_set_object, NULL, OFFSET(repr)},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyObject *
+timer_handle_get_when(struct gpy_timer_handle *self, void *Py_UNUSED(closure))
+{
+    return PyFloat_FromDouble(self->when);
+}
+
+static PyGetSetDef timer_handle_getset[] = {
+    {"_when", (getter)timer_handle_get_when, NULL, NULL, NULL},
+    {"_scheduled", (getter)handle_get_flag, NULL, NULL, OFFSET(scheduled)},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef handle_methods[] = {
+    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS, "Keep the callback from being called."},
+    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS, "True after cancel()."},
+    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS, "The callback's Context."},
+    {"_run", (PyCFunction)handle_run, METH_NOARGS, NULL},
+    {"_repr_info", (PyCFunction)handle_repr_info, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef timer_handle_methods[] = {
+    {"when", (PyCFunction)handle_when, METH_NOARGS, "The time, on the loop's clock, in seconds."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef handle_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(struct gpy_handle, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static int
+handle_traverse(struct gpy_handle *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->loop);
+    Py_VISIT(self->callback);
+    Py_VISIT(self->context);
+    for (size_t i = 1; i <= HANDLE_ARGS_INLINE; i++)
+        Py_VISIT(self->slots[i]);
+    Py_VISIT(self->source_traceback);
+    return 0;
+}
+
+static int
+handle_clear(struct gpy_handle *self)
+{
+    /* A timer in the heap is referenced by the heap: the loop's clear lets go of it first. */
+    handle_clear_call(self);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->source_traceback);
+    Py_CLEAR(self->repr);
+    Py_CLEAR(self->loop);
+    return 0;
+}
+
+static void
+handle_dealloc(struct gpy_handle *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs != NULL)
+        PyObject_ClearWeakRefs((PyObject *)self);
+    (void)handle_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot handle_slots[] = {
+    {Py_tp_doc, "What call_soon() returns: asyncio.Handle of a gyre loop."},
+    {Py_tp_dealloc, handle_dealloc},
+    {Py_tp_traverse, handle_traverse},
+    {Py_tp_clear, handle_clear},
+    {Py_tp_repr, handle_repr},
+    {Py_tp_methods, handle_methods},
+    {Py_tp_getset, handle_getset},
+    {Py_tp_members, handle_members},
+    {0, NULL},
+};
+
+static PyType_Spec handle_spec = {
+    .name = "gyre._gyre.Handle",
+    .basicsize = sizeof(struct gpy_handle),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = handle_slots,
+};
+
+static PyType_Slot timer_handle_slots[] = {
+    {Py_tp_doc, "What call_later() and call_at() return: asyncio.TimerHandle of a gyre loop."},
+    {Py_tp_dealloc, handle_dealloc},
+    {Py_tp_traverse, handle_traverse},
+    {Py_tp_clear, handle_clear},
+    {Py_tp_richcompare, timer_handle_richcompare},
+    {Py_tp_hash, timer_handle_hash},
+    {Py_tp_methods, timer_handle_methods},
+    {Py_tp_getset, timer_handle_getset},
+    {0, NULL},
+};
+
+static PyType_Spec timer_handle_spec = {
+    .name = "gyre._gyre.TimerHandle",
+    .basicsize = sizeof(struct gpy_timer_handle),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = timer_handle_slots,
+};
+
+int
+gpy_handle_exec(PyObject *module, struct gpy_state *state)
+{
+    PyObject *events = PyImport_ImportModule("asyncio.events");
+    if (events == NULL)
+        return -1;
+    state->asyncio_handle_type = PyObject_GetAttrString(events, "Handle");
+    state->asyncio_timer_handle_type = PyObject_GetAttrString(events, "TimerHandle");
+    Py_DECREF(events);
+    if (state->asyncio_handle_type == NULL || state->asyncio_timer_handle_type == NULL)
+        return -1;
+    state->handle_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &handle_spec, NULL);
+    if (state->handle_type == NULL)
+        return -1;
+    state->timer_handle_type = (PyTypeObject *)PyType_FromModuleAndSpec(
+        module, &timer_handle_spec, (PyObject *)state->handle_type);
+    return state->timer_handle_type ? 0 : -1;
+}

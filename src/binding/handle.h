@@ -1,0 +1,63 @@
+/* handle.h: Handle and TimerHandle, what call_soon and call_later give to their caller.
+ *
+ * Own C types with asyncio's attributes; their __class__ is asyncio's, so isinstance() holds
+ * (asyncio's own types have __slots__, a C layout cannot be mixed in). Thread: the loop's; cancel()
+ * of a plain Handle from any thread that holds the GIL. */
+#ifndef GPY_HANDLE_H
+#define GPY_HANDLE_H
+
+#include "loop.h"
+
+enum { HANDLE_ARGS_INLINE = 3, HANDLE_ARGS_TUPLE = 255 };
+
+struct gpy_handle {
+    PyObject_HEAD
+    struct gpy_loop *loop; /* strong; NULL only after tp_clear                                  */
+    PyObject *callback;    /* NULL after cancel()                                               */
+    PyObject *context;
+    /* slots[0] is scratch for PY_VECTORCALL_ARGUMENTS_OFFSET; arguments follow. */
+    PyObject *slots[1 + HANDLE_ARGS_INLINE];
+    PyObject *source_traceback; /* debug mode, else NULL */
+    PyObject *repr;             /* kept by cancel() in debug mode */
+    PyObject *weakrefs;
+    uint8_t nargs; /* HANDLE_ARGS_TUPLE: slots[1] is a tuple */
+    bool cancelled;
+    bool is_timer;
+    bool scheduled; /* timers: in the heap */
+};
+
+struct gpy_timer_handle {
+    struct gpy_handle handle;
+    struct gy_timer timer;
+    double when;
+};
+
+int gpy_handle_exec(PyObject *module, struct gpy_state *state);
+
+static inline bool
+gpy_handle_check(struct gpy_state *state, PyObject *object)
+{
+    return Py_IS_TYPE(object, state->handle_type) || Py_IS_TYPE(object, state->timer_handle_type);
+}
+
+/* New Handle or TimerHandle (not yet in any queue).  context NULL: a copy of the current one.
+ * New reference or NULL. */
+struct gpy_handle *gpy_handle_new(struct gpy_loop *loop, PyTypeObject *type, PyObject *callback,
+                                  PyObject *const *args, size_t nargs, PyObject *context);
+
+/* Runs the callback in its context.  What it raises is reported; 0, or -1 with an exception that
+ * must leave the loop (KeyboardInterrupt, SystemExit). */
+int gpy_handle_run(struct gpy_handle *handle);
+
+/* The callback raised what is set now: reports it as asyncio does.  As gpy_handle_run(). */
+int gpy_handle_report(struct gpy_handle *handle);
+
+void gpy_handle_cancel(struct gpy_handle *handle);
+
+static inline struct gpy_timer_handle *
+gpy_timer_handle_of(struct gy_timer *timer)
+{
+    return container_of(timer, struct gpy_timer_handle, timer);
+}
+
+#endif

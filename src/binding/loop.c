@@ -1,0 +1,556 @@
+/* loop.c: LoopCore, its life cycle and the fields that BaseEventLoop's Python code and C share.
+ *
+ * The descriptors below stand before BaseEventLoop in the MRO: `self._stopping = True` in inherited
+ * Python sets the C field that the turn reads.  One truth, no copies. */
+#include "loop.h"
+#include "handle.h"
+#include "pycompat.h"
+
+#include "../core/probe.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- creation
+ * ------------------------------------------------------------------------------------------------
+ */
+
+static int
+raise_value(const char *format, const char *text)
+{
+    PyErr_Format(PyExc_ValueError, format, text);
+    return -1;
+}
+
+/* The backend's name from the argument, the environment or the default; *name is a literal. */
+static int
+choose_backend(PyObject *backend, const char **name)
+{
+    const char *text = getenv("GYRE_BACKEND");
+    if (backend != NULL && backend != Py_None) {
+        text = PyUnicode_Check(backend) ? PyUnicode_AsUTF8(backend) : NULL;
+        if (text == NULL) {
+            if (!PyErr_Occurred())
+                PyErr_Format(PyExc_TypeError, "backend must be a str or None, not %.100s",
+                             Py_TYPE(backend)->tp_name);
+            return -1;
+        }
+    } else if (text == NULL || *text == '\0') {
+        text = "auto";
+    }
+    static const char *const names[] = {"auto", "io_uring", "epoll"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *name = names[i];
+            return 0;
+        }
+    }
+    return raise_value("unknown backend '%.100s': choose auto, io_uring or epoll "
+                       "(argument backend= or environment variable GYRE_BACKEND)",
+                       text);
+}
+
+static int
+read_features(uint32_t *off)
+{
+    const char *text = getenv("GYRE_FEATURES");
+    *off = 0;
+    if (text == NULL || *text == '\0')
+        return 0;
+    const char *bad = text;
+    if (gy_features_parse(text, off, &bad) < 0)
+        return raise_value("GYRE_FEATURES: cannot understand '%.100s'; expected a list like "
+                           "-recv_multishot,-buf_ring",
+                           bad);
+    return 0;
+}
+
+static int
+refuse(struct gpy_state *state, int err, enum gy_probe_stage stage)
+{
+    char text[1024];
+    gy_probe_explain(err, stage, text, sizeof text);
+    PyErr_SetString(state->backend_error, text);
+    return -1;
+}
+
+static int
+create_core(struct gpy_loop *self, PyObject *backend)
+{
+    const char *name;
+    struct gy_ring_options options = {0};
+    if (choose_backend(backend, &name) < 0 || read_features(&options.features_off) < 0)
+        return -1;
+    if (strcmp(name, "epoll") == 0) {
+        PyErr_SetString(self->state->backend_error,
+                        "the epoll backend is not part of this version of gyre; "
+                        "unset GYRE_BACKEND or choose io_uring");
+        return -1;
+    }
+    uint32_t features;
+    enum gy_probe_stage stage;
+    int err = gy_probe_uring(&features, &stage);
+    if (err < 0)
+        return refuse(self->state, err, stage);
+    err = gy_loop_init(&self->core, &options, gy_ring_uring_create);
+    if (err < 0)
+        return refuse(self->state, err, GY_PROBE_SETUP);
+    self->core_ready = true;
+    gpy_loop_readers_init(self);
+    gpy_loop_signals_init(self);
+    return 0;
+}
+
+/* Which of the methods that C may bypass are somebody else's: a subclass's or the instance's own.
+ */
+static int
+method_is_overridden(struct gpy_loop *self, PyObject *name, bool *overridden)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (type != self->state->loop_type) {
+        PyObject *mine = PyObject_GetAttr((PyObject *)self->state->loop_type, name);
+        PyObject *theirs = mine ? PyObject_GetAttr((PyObject *)type, name) : NULL;
+        *overridden |= mine != theirs;
+        Py_XDECREF(mine);
+        Py_XDECREF(theirs);
+        if (theirs == NULL)
+            return -1;
+    }
+    PyObject *dict = PyObject_GenericGetDict((PyObject *)self, NULL);
+    if (dict == NULL) { /* a LoopCore that was not subclassed has none */
+        PyErr_Clear();
+        return 0;
+    }
+    int there = PyDict_Contains(dict, name);
+    Py_DECREF(dict);
+    *overridden |= there > 0;
+    return there < 0 ? -1 : 0;
+}
+
+static int
+find_overrides(struct gpy_loop *self)
+{
+    struct gpy_state *state = self->state;
+    bool overridden = false, time_overridden = false;
+    if (method_is_overridden(self, state->str_call_soon, &overridden) < 0 ||
+        method_is_overridden(self, state->str_call_at, &overridden) < 0 ||
+        method_is_overridden(self, state->str_create_task, &overridden) < 0 ||
+        method_is_overridden(self, state->str_time, &time_overridden) < 0)
+        return -1;
+    self->overridden = overridden;
+    self->time_overridden = time_overridden;
+    gpy_loop_update_direct(self);
+    return 0;
+}
+
+void
+gpy_loop_update_direct(struct gpy_loop *self)
+{
+    self->direct = self->core_ready && !self->closed && !self->overridden && !self->debug;
+}
+
+static PyObject *
+loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    struct gpy_state *state = gpy_state_of_type(type);
+    struct gpy_loop *self = state ? (struct gpy_loop *)type->tp_alloc(type, 0) : NULL;
+    if (self == NULL)
+        return NULL;
+    self->state = state;
+    self->signal_fds[0] = self->signal_fds[1] = -1;
+    gy_list_init(&self->members);
+    self->slow_callback_duration = PyFloat_FromDouble(0.1);
+    if (self->slow_callback_duration == NULL)
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+static int
+loop_init(struct gpy_loop *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"backend", NULL};
+    PyObject *backend = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$O:LoopCore", names, &backend))
+        return -1;
+    if (self->core_ready || self->closed) {
+        PyErr_SetString(PyExc_RuntimeError, "this loop was initialized before");
+        return -1;
+    }
+    if (create_core(self, backend) < 0)
+        return -1;
+    return find_overrides(self);
+}
+
+/* `loop.call_soon = something` on the instance ends the fast paths. */
+static int
+loop_setattro(struct gpy_loop *self, PyObject *name, PyObject *value)
+{
+    struct gpy_state *state = self->state;
+    if (PyObject_GenericSetAttr((PyObject *)self, name, value) < 0)
+        return -1;
+    if (PyUnicode_Compare(name, state->str_call_soon) != 0 &&
+        PyUnicode_Compare(name, state->str_call_at) != 0 &&
+        PyUnicode_Compare(name, state->str_create_task) != 0 &&
+        PyUnicode_Compare(name, state->str_time) != 0)
+        return 0;
+    return find_overrides(self);
+}
+
+/* ---- the end
+ * -------------------------------------------------------------------------------------------------
+ */
+
+/* Ends everything that belongs to the kernel; nothing is in flight outside a run.  Idempotent. */
+static void
+loop_close_core(struct gpy_loop *self)
+{
+    if (!self->core_ready)
+        return;
+    while (!gy_list_empty(&self->members)) {
+        struct gpy_loop_member *member =
+            container_of(self->members.next, struct gpy_loop_member, link);
+        gy_list_remove(&member->link);
+        member->abandon(member);
+    }
+    gpy_loop_timers_clear(self);
+    self->core_ready = false;
+    gpy_loop_update_direct(self);
+    (void)gy_pollset_close(&self->readers);
+    gpy_loop_signals_close(self);
+    gy_loop_close(&self->core);
+    gpy_loop_readers_clear(self);
+}
+
+static PyObject *
+loop_close_core_method(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->in_run) {
+        PyErr_SetString(PyExc_RuntimeError, "Cannot close a running event loop");
+        return NULL;
+    }
+    loop_close_core(self);
+    Py_RETURN_NONE;
+}
+
+static int
+loop_traverse(struct gpy_loop *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    int rc = gpy_ready_traverse(&self->ready, visit, arg);
+    if (rc == 0)
+        rc = gpy_ready_traverse(&self->due, visit, arg);
+    if (rc == 0 && self->core_ready)
+        rc = gpy_loop_timers_traverse(self, visit, arg);
+    if (rc == 0)
+        rc = gpy_loop_readers_traverse(self, visit, arg);
+    if (rc != 0)
+        return rc;
+    for (struct gy_list *node = self->members.next; node && node != &self->members;
+         node = node->next)
+        Py_VISIT(container_of(node, struct gpy_loop_member, link)->pinned);
+    Py_VISIT(self->slow_callback_duration);
+    Py_VISIT(self->task_factory);
+    Py_VISIT(self->raised);
+    return 0;
+}
+
+static int
+loop_clear(struct gpy_loop *self)
+{
+    loop_close_core(self);
+    gpy_ready_free(&self->ready);
+    gpy_ready_free(&self->due);
+    gpy_loop_readers_clear(self);
+    Py_CLEAR(self->slow_callback_duration);
+    Py_CLEAR(self->task_factory);
+    Py_CLEAR(self->raised);
+    Py_CLEAR(self->previous_wakeup_fd);
+    return 0;
+}
+
+static void
+loop_dealloc(struct gpy_loop *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    (void)loop_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* ---- shared fields
+ * ------------------------------------------------------------------------------------------- */
+
+#define OFFSET(field) (void *)offsetof(struct gpy_loop, field)
+
+static PyObject *
+get_flag(struct gpy_loop *self, void *offset)
+{
+    return PyBool_FromLong(*(bool *)((char *)self + (uintptr_t)offset));
+}
+
+static int
+set_flag(struct gpy_loop *self, PyObject *value, void *offset)
+{
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "cannot delete a field of the loop");
+        return -1;
+    }
+    int truth = PyObject_IsTrue(value);
+    if (truth < 0)
+        return -1;
+    *(bool *)((char *)self + (uintptr_t)offset) = truth;
+    gpy_loop_update_direct(self);
+    return 0;
+}
+
+static PyObject *
+get_thread_id(struct gpy_loop *self, void *Py_UNUSED(closure))
+{
+    return self->thread_id ? PyLong_FromUnsignedLong(self->thread_id) : Py_NewRef(Py_None);
+}
+
+static int
+set_thread_id(struct gpy_loop *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value == NULL || value == Py_None) {
+        self->thread_id = 0;
+        return 0;
+    }
+    unsigned long thread_id = PyLong_AsUnsignedLong(value);
+    if (thread_id == (unsigned long)-1 && PyErr_Occurred())
+        return -1;
+    self->thread_id = thread_id;
+    return 0;
+}
+
+static PyObject *
+get_object(struct gpy_loop *self, void *offset)
+{
+    PyObject *value = *(PyObject **)((char *)self + (uintptr_t)offset);
+    return Py_NewRef(value ? value : Py_None);
+}
+
+static int
+set_object(struct gpy_loop *self, PyObject *value, void *offset)
+{
+    PyObject **field = (PyObject **)((char *)self + (uintptr_t)offset);
+    Py_XSETREF(*field, value == Py_None ? NULL : Py_XNewRef(value));
+    return 0;
+}
+
+static int
+set_slow_callback_duration(struct gpy_loop *self, PyObject *value, void *offset)
+{
+    if (value == NULL || value == Py_None) {
+        PyErr_SetString(PyExc_TypeError, "slow_callback_duration must be a number of seconds");
+        return -1;
+    }
+    return set_object(self, value, offset);
+}
+
+/* The views of gyre/_views.py, made anew for each look: _ready and _scheduled are for debuggers and
+ * tests. */
+static PyObject *
+get_view(struct gpy_loop *self, void *class_name)
+{
+    PyObject *module = PyImport_ImportModule("gyre._views");
+    PyObject *view =
+        module ? PyObject_CallMethod(module, (const char *)class_name, "O", self) : NULL;
+    Py_XDECREF(module);
+    return view;
+}
+
+/* BaseEventLoop.__init__ assigns its own containers, which stay unused. */
+static int
+ignore_assignment(struct gpy_loop *Py_UNUSED(self), PyObject *Py_UNUSED(value),
+                  void *Py_UNUSED(closure))
+{
+    return 0;
+}
+
+static PyObject *
+get_backend(struct gpy_loop *self, void *Py_UNUSED(closure))
+{
+    if (!self->core_ready)
+        Py_RETURN_NONE;
+    return PyUnicode_FromString(self->core.ring->ops->name);
+}
+
+static PyGetSetDef loop_getset[] = {
+    {"_stopping", (getter)get_flag, (setter)set_flag, NULL, OFFSET(stopping)},
+    {"_debug", (getter)get_flag, (setter)set_flag, NULL, OFFSET(debug)},
+    {"_closed", (getter)get_flag, (setter)set_flag, NULL, OFFSET(closed)},
+    {"_thread_id", (getter)get_thread_id, (setter)set_thread_id, NULL, NULL},
+    {"_task_factory", (getter)get_object, (setter)set_object, NULL, OFFSET(task_factory)},
+    {"slow_callback_duration", (getter)get_object, (setter)set_slow_callback_duration,
+     "Debug mode logs callbacks that take longer than this many seconds.",
+     OFFSET(slow_callback_duration)},
+    {"_ready", (getter)get_view, (setter)ignore_assignment, NULL, "ReadyView"},
+    {"_scheduled", (getter)get_view, (setter)ignore_assignment, NULL, "ScheduledView"},
+    {"backend", (getter)get_backend, NULL,
+     "The kernel interface in use: 'io_uring'; None after close().", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyObject *
+loop_is_running(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->thread_id != 0);
+}
+
+static PyObject *
+loop_is_closed(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->closed);
+}
+
+static PyObject *
+loop_get_debug(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->debug);
+}
+
+/* ---- counters
+ * ------------------------------------------------------------------------------------------------
+ */
+
+static PyObject *
+loop_stats(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
+{
+    if (gpy_loop_check_open(self) < 0)
+        return NULL;
+    const struct gy_loop *core = &self->core;
+    const struct gy_ring_counters *ring = &core->ring->counters;
+    const struct {
+        const char *name;
+        uint64_t value;
+    } fields[] = {
+        {"turns", core->turn},
+        {"enters", ring->enters},
+        {"submissions", ring->sqes},
+        {"events", ring->events},
+        {"overflows", ring->overflows},
+        {"waits", core->counters.waits},
+        {"ops_submitted", core->counters.ops_submitted},
+        {"ops_landed", core->counters.ops_landed},
+        {"ops_in_flight", core->inflight},
+        {"cancels", core->counters.cancels},
+        {"live", core->live},
+        {"recv_calls", core->counters.recv_calls},
+        {"send_calls", core->counters.send_calls},
+        {"send_ops", core->counters.send_ops},
+        {"bytes_in", core->counters.bytes_in},
+        {"bytes_out", core->counters.bytes_out},
+        {"accepted", core->counters.accepted},
+        {"buffers_leased", core->buffers.leased},
+        {"buffers_exhausted", core->buffers.exhausted},
+        {"wakeups", atomic_load(&core->wakeup.sent)},
+        {"timers", core->timers.count},
+        {"ready", self->ready.count},
+    };
+    PyObject *dict = PyDict_New();
+    for (size_t i = 0; dict != NULL && i < sizeof fields / sizeof *fields; i++) {
+        PyObject *value = PyLong_FromUnsignedLongLong(fields[i].value);
+        if (value == NULL || PyDict_SetItemString(dict, fields[i].name, value) < 0)
+            Py_CLEAR(dict);
+        Py_XDECREF(value);
+    }
+    return dict;
+}
+
+static PyMethodDef loop_methods[] = {
+    {"_run_once", (PyCFunction)gpy_loop_run_once, METH_NOARGS, NULL},
+    {"_close_core", (PyCFunction)loop_close_core_method, METH_NOARGS, NULL},
+    {"is_running", (PyCFunction)loop_is_running, METH_NOARGS, "True while the loop runs."},
+    {"is_closed", (PyCFunction)loop_is_closed, METH_NOARGS, "True after close()."},
+    {"get_debug", (PyCFunction)loop_get_debug, METH_NOARGS, "True in debug mode."},
+    {"stats", (PyCFunction)loop_stats, METH_NOARGS,
+     "Always-on counters since the loop was created, as a dict of integers."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot loop_slots[] = {
+    {Py_tp_doc, "The C half of gyre.Loop; use gyre.Loop."},
+    {Py_tp_new, loop_new},
+    {Py_tp_init, loop_init},
+    {Py_tp_dealloc, loop_dealloc},
+    {Py_tp_traverse, loop_traverse},
+    {Py_tp_clear, loop_clear},
+    {Py_tp_setattro, loop_setattro},
+    {Py_tp_methods, loop_methods},
+    {Py_tp_getset, loop_getset},
+    {0, NULL},
+};
+
+static PyType_Spec loop_spec = {
+    .name = "gyre._gyre.LoopCore",
+    .basicsize = sizeof(struct gpy_loop),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = loop_slots,
+};
+
+struct gpy_loop *
+gpy_loop_check(struct gpy_state *state, PyObject *object)
+{
+    return PyObject_TypeCheck(object, state->loop_type) ? (struct gpy_loop *)object : NULL;
+}
+
+/* The methods of the other loop_*.c files. */
+static int
+add_methods(PyTypeObject *type, PyMethodDef *methods)
+{
+    for (PyMethodDef *method = methods; method->ml_name != NULL; method++) {
+        PyObject *descriptor = PyDescr_NewMethod(type, method);
+        if (descriptor == NULL)
+            return -1;
+        int rc = PyObject_SetAttrString((PyObject *)type, method->ml_name, descriptor);
+        Py_DECREF(descriptor);
+        if (rc < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int
+find_imports(struct gpy_state *state)
+{
+    PyObject *base_events = PyImport_ImportModule("asyncio.base_events");
+    if (base_events == NULL)
+        return -1;
+    state->base_event_loop = PyObject_GetAttrString(base_events, "BaseEventLoop");
+    Py_DECREF(base_events);
+    PyObject *signal = state->base_event_loop ? PyImport_ImportModule("signal") : NULL;
+    if (signal == NULL)
+        return -1;
+    state->signal_set_wakeup_fd = PyObject_GetAttrString(signal, "set_wakeup_fd");
+    Py_DECREF(signal);
+    if (state->kwnames_context == NULL)
+        state->kwnames_context = Py_BuildValue("(s)", "context");
+    state->kwnames_warn_on_full_buffer = Py_BuildValue("(s)", "warn_on_full_buffer");
+    return state->signal_set_wakeup_fd && state->kwnames_context &&
+                   state->kwnames_warn_on_full_buffer
+               ? 0
+               : -1;
+}
+
+int
+gpy_loop_exec(PyObject *module, struct gpy_state *state)
+{
+    if (find_imports(state) < 0)
+        return -1;
+    state->loop_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &loop_spec, NULL);
+    if (state->loop_type == NULL || add_methods(state->loop_type, gpy_loop_schedule_methods) < 0 ||
+        add_methods(state->loop_type, gpy_loop_reader_methods) < 0 ||
+        add_methods(state->loop_type, gpy_loop_view_methods) < 0)
+        return -1;
+    state->backend_error =
+        PyErr_NewExceptionWithDoc("gyre.BackendError",
+                                  "The kernel interface that was asked for is refused here: the "
+                                  "text says by what, and what to do.",
+                                  PyExc_RuntimeError, NULL);
+    if (state->backend_error == NULL ||
+        PyModule_AddObjectRef(module, "BackendError", state->backend_error) < 0)
+        return -1;
+    return PyModule_AddType(module, state->loop_type);
+}

@@ -1,0 +1,299 @@
+/* loop_run.c: the turn.
+ *
+ *     poll or wait -> due timers are set aside -> what was ready -> completions -> the due timers
+ * -> again
+ *
+ * What these schedule runs in the next turn.  That is asyncio's order: its selector fills the ready
+ * queue with events and then timers, behind what was ready, before it runs any of it. */
+#include "handle.h"
+#include "loop.h"
+#include "pycompat.h"
+
+#include "task.h"
+
+#include <string.h>
+
+/* While callbacks are ready the kernel is entered only when the ring asks for it, or every so many
+ * turns (a ring without flags in user memory has no other way to see events). */
+enum { TURNS_PER_POLL = 16 };
+
+#define QUIESCE_LIMIT_NS (2 * GY_NS_PER_SECOND)
+
+static int
+run_callback(struct gpy_loop *self, struct gpy_ready_entry *entry)
+{
+    PyObject *callable = gpy_ready_entry_owner(entry);
+    PyObject *result = NULL;
+    if (PyContext_Enter(entry->b) == 0) {
+        result = PyObject_CallOneArg(callable, entry->a);
+        if (PyContext_Exit(entry->b) < 0)
+            Py_CLEAR(result);
+    }
+    if (GY_LIKELY(result != NULL)) {
+        Py_DECREF(result);
+        return 0;
+    }
+    if (gpy_loop_keep_raised(self))
+        return -1;
+    /* Only now is a Handle needed: the report names it. */
+    PyObject *exc = gpy_exc_take();
+    struct gpy_handle *handle =
+        gpy_handle_new(self, self->state->handle_type, callable, &entry->a, 1, entry->b);
+    if (handle == NULL) {
+        Py_DECREF(exc);
+        PyErr_WriteUnraisable(callable);
+        return 0;
+    }
+    gpy_exc_give(exc);
+    int rc = gpy_handle_report(handle);
+    Py_DECREF(handle);
+    return rc;
+}
+
+/* A Handle of asyncio's, put here by a library or a test. */
+static int
+run_foreign_handle(struct gpy_loop *self, PyObject *handle)
+{
+    PyObject *cancelled = PyObject_GetAttrString(handle, "_cancelled");
+    int skip = cancelled ? PyObject_IsTrue(cancelled) : -1;
+    Py_XDECREF(cancelled);
+    PyObject *result = skip == 0 ? PyObject_CallMethod(handle, "_run", NULL) : NULL;
+    if (result != NULL || skip > 0) {
+        Py_XDECREF(result);
+        return 0;
+    }
+    if (gpy_loop_keep_raised(self))
+        return -1;
+    gpy_loop_report(self, "Exception in callback", "handle", handle, NULL);
+    return 0;
+}
+
+static int
+run_task_entry(struct gpy_loop *self, enum gpy_ready_tag tag, PyObject *task, PyObject *arg)
+{
+    int rc = tag == GPY_READY_TASK_STEP ? gpy_task_run_step(self->state, task, arg)
+                                        : gpy_task_run_wakeup(self->state, task, arg);
+    if (GY_LIKELY(rc == 0))
+        return 0;
+    if (gpy_loop_keep_raised(self))
+        return -1;
+    gpy_loop_report(self, "Exception in task step", "task", task, NULL);
+    return 0;
+}
+
+static int
+run_entry(struct gpy_loop *self, struct gpy_ready_entry *entry)
+{
+    PyObject *owner = gpy_ready_entry_owner(entry);
+    enum gpy_ready_tag tag = gpy_ready_entry_tag(entry);
+    int rc = 0;
+    switch (tag) {
+    case GPY_READY_TASK_STEP:
+    case GPY_READY_TASK_WAKE:
+        rc = run_task_entry(self, tag, owner, entry->a);
+        break;
+    case GPY_READY_CALLBACK:
+        rc = run_callback(self, entry);
+        break;
+    case GPY_READY_HANDLE:
+        if (GY_LIKELY(gpy_handle_check(self->state, owner)))
+            rc = gpy_handle_run((struct gpy_handle *)owner);
+        else
+            rc = run_foreign_handle(self, owner);
+        break;
+    }
+    return rc;
+}
+
+static int
+check_forked(struct gpy_loop *self)
+{
+    if (GY_LIKELY(!gy_loop_forked(&self->core)))
+        return 0;
+    PyErr_SetString(PyExc_RuntimeError,
+                    "This event loop was inherited through fork() and cannot run in the child; "
+                    "create a new loop there");
+    return -1;
+}
+
+/* Runs the oldest `count` entries.  0, or -1: `raised` is set, or the process was forked (exception
+ * set). */
+static int
+run_queue(struct gpy_loop *self, struct gpy_ready *queue, size_t count)
+{
+    int rc = 0;
+    for (; count != 0 && queue->count != 0 && rc == 0; count--) {
+        struct gpy_ready_entry entry = gpy_ready_pop(queue);
+        if (GY_UNLIKELY(self->debug)) {
+            PyObject *owner = gpy_ready_entry_owner(&entry);
+            int64_t started_ns = gpy_loop_watch_begin(self);
+            rc = run_entry(self, &entry);
+            gpy_loop_watch_end(self, owner, started_ns);
+        } else {
+            rc = run_entry(self, &entry);
+        }
+        gpy_ready_entry_drop(&entry);
+        if (GY_UNLIKELY(!self->core_ready))
+            return rc; /* closed by force inside a callback */
+        gy_loop_flush_dirty(&self->core);
+        if (GY_UNLIKELY(gy_loop_forked(&self->core)))
+            return rc < 0 ? rc : check_forked(self);
+    }
+    return rc;
+}
+
+/* Timers that are due now are set aside: those that callbacks of this turn add wait for the next.
+ */
+static int
+collect_due(struct gpy_loop *self)
+{
+    if (self->core.timers.count == 0)
+        return 0;
+    int64_t now_ns = gpy_loop_clock_ns(self);
+    if (now_ns == -1 && PyErr_Occurred())
+        return -1;
+    struct gy_timer *timer;
+    while ((timer = gy_loop_pop_due(&self->core, now_ns)) != NULL) {
+        PyObject *handle = (PyObject *)gpy_timer_handle_of(timer);
+        ((struct gpy_handle *)handle)->scheduled = false;
+        int rc = gpy_ready_push(&self->due, GPY_READY_HANDLE, handle, NULL, NULL);
+        Py_DECREF(handle); /* the heap's reference */
+        if (rc < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* The next deadline on CLOCK_MONOTONIC; with a loop.time() of the user's, converted by the
+ * difference. */
+static int
+wait_deadline(struct gpy_loop *self, int64_t *deadline_ns)
+{
+    *deadline_ns = gy_timers_next_ns(&self->core.timers);
+    if (GY_LIKELY(!self->time_overridden) || *deadline_ns == GY_NS_NEVER)
+        return 0;
+    int64_t now_ns = gpy_loop_clock_ns(self);
+    if (now_ns == -1 && PyErr_Occurred())
+        return -1;
+    int64_t left_ns = *deadline_ns > now_ns ? *deadline_ns - now_ns : 0;
+    int64_t real_ns = gy_loop_now_ns(&self->core);
+    *deadline_ns = left_ns > GY_NS_NEVER - real_ns ? GY_NS_NEVER : real_ns + left_ns;
+    return 0;
+}
+
+static int
+core_error(struct gpy_loop *self, int err)
+{
+    errno = -err;
+    PyErr_Format(PyExc_OSError, "the event loop's kernel ring failed: %s", strerror(-err));
+    return -1;
+}
+
+static int
+turn_wait(struct gpy_loop *self)
+{
+    int64_t deadline_ns;
+    if (wait_deadline(self, &deadline_ns) < 0 || gpy_loop_signals_arm(self) < 0)
+        return -1;
+    if (self->ready.count != 0) /* a Python signal handler or loop.time() scheduled something */
+        return 0;
+    int rc;
+    gy_loop_prepare_wait(&self->core);
+    Py_BEGIN_ALLOW_THREADS
+    rc = gy_loop_wait(&self->core, deadline_ns);
+    Py_END_ALLOW_THREADS
+    gy_loop_finish_wait(&self->core);
+    if (GY_UNLIKELY(rc < 0 && rc != -EINTR && rc != -ETIME))
+        return core_error(self, rc);
+    return 0;
+}
+
+/* Everything before the callbacks: the kernel, signals, timers. */
+static int
+turn_poll(struct gpy_loop *self)
+{
+    int rc = 0;
+    if (self->ready.count != 0 || self->stopping || gy_loop_has_work(&self->core)) {
+        rc = gy_loop_poll(&self->core, self->turns++ % TURNS_PER_POLL == 0);
+        if (GY_UNLIKELY(rc < 0 && rc != -EINTR && rc != -ETIME))
+            return core_error(self, rc);
+        rc = 0;
+    } else {
+        rc = turn_wait(self);
+    }
+    if (rc < 0 || PyErr_CheckSignals() < 0)
+        return -1;
+    return collect_due(self);
+}
+
+static int
+turn(struct gpy_loop *self)
+{
+    if (turn_poll(self) < 0)
+        return -1;
+    size_t count = self->ready.count;
+    if (run_queue(self, &self->ready, count) < 0)
+        return -1;
+    (void)gy_loop_reap(&self->core);
+    if (GY_UNLIKELY(self->raised != NULL))
+        return -1;
+    if (GY_UNLIKELY(gy_loop_forked(&self->core)))
+        return check_forked(self);
+    return self->due.count ? run_queue(self, &self->due, self->due.count) : 0;
+}
+
+static int
+run_begin(struct gpy_loop *self)
+{
+    if (gpy_loop_check_open(self) < 0 || check_forked(self) < 0)
+        return -1;
+    if (self->in_run) {
+        PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
+        return -1;
+    }
+    int err = gy_loop_begin(&self->core);
+    if (err < 0) {
+        (void)core_error(self, err);
+        return -1;
+    }
+    self->in_run = true;
+    self->busy = true;
+    return 0;
+}
+
+/* The exception that is set, if any, survives. */
+static void
+run_end(struct gpy_loop *self)
+{
+    self->in_run = false;
+    self->busy = false;
+    /* Due timers that an exception kept from running go first at the next run. */
+    if (self->due.count != 0) {
+        PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
+        if (gpy_ready_move(&self->ready, &self->due) < 0)
+            PyErr_Clear();
+        if (exc != NULL)
+            gpy_exc_give(exc);
+    }
+    if (!self->core_ready || gy_loop_forked(&self->core))
+        return;
+    gpy_loop_signals_restore(self);
+    (void)gy_loop_quiesce(&self->core, QUIESCE_LIMIT_NS);
+}
+
+PyObject *
+gpy_loop_run_once(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
+{
+    if (run_begin(self) < 0)
+        return NULL;
+    int rc;
+    do {
+        rc = turn(self);
+    } while (rc == 0 && !self->stopping && self->core_ready);
+    if (rc < 0 && self->raised != NULL)
+        gpy_loop_restore_raised(self);
+    run_end(self);
+    if (rc < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
