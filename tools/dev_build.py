@@ -15,7 +15,7 @@ from pathlib import Path
 import dev_debian
 import dev_python
 from dev_python import Venv
-from dev_term import BUILD, ROOT, Stop, output, step
+from dev_term import BUILD, ROOT, output, step
 
 # kind -> meson options.  "release" is what users get.
 KINDS: dict[str, tuple[str, ...]] = {
@@ -49,10 +49,6 @@ CORE_OPTIONS = (
 )
 
 
-# What failed to build in this run: the phases after the first one need not try again.
-_refused: set[str] = set()
-
-
 def sources_digest(*extra: str) -> str:
     """A hash over everything that a build of the extension depends on in this tree."""
     files = [ROOT / n for n in ("meson.build", "meson_options.txt", "pyproject.toml")]
@@ -78,8 +74,6 @@ def install(env: Venv, kind: str) -> None:
     stamp = env.path / ".gyre-installed"
     if stamp.exists() and stamp.read_text() == wanted:
         return
-    if wanted in _refused:
-        raise Stop(f"gyre ({kind}, Python {env.version}) does not build, as said above.")
     stamp.unlink(missing_ok=True)
     folder = BUILD / f"{env.version}-{kind}"
     _fresh_if_changed(folder, "\n".join((*options, str(env.path), compiler)))
@@ -87,11 +81,7 @@ def install(env: Venv, kind: str) -> None:
     argv += ["--no-build-isolation", "--no-deps", "--force-reinstall", f"-Cbuild-dir={folder}"]
     argv += [f"-Csetup-args={option}" for option in options]
     title = f"build and install gyre ({kind}, Python {env.version})"
-    try:
-        step(title, [*argv, "."], env=_tools_path(env))
-    except Stop:
-        _refused.add(wanted)
-        raise
+    step(title, [*argv, "."], env=_tools_path(env))
     stamp.write_text(wanted)
 
 

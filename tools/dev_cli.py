@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--kind", choices=sorted(dev_build.KINDS), default="release")
     version(p)
 
-    p = command("clean", "remove build; with --all also .venv")
+    p = command("clean", "remove build; with --all also .venv and the forky root")
     p.add_argument("--all", action="store_true")
     return parser
 
@@ -133,7 +133,10 @@ def _exec(venv: os.PathLike[str], argv: list[str]) -> int:
 def _clean(everything: bool) -> int:
     folders = [BUILD]
     if everything:
+        import dev_forky
+
         folders.append(ROOT / ".venv")
+        dev_forky.remove()
     for folder in folders:
         if folder.exists():
             shutil.rmtree(folder)

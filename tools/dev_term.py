@@ -25,6 +25,8 @@ LOG_LINES_SHOWN = 40
 
 Arg = str | os.PathLike[str]
 
+_failed_steps: set[str] = set()
+
 
 class Stop(Exception):
     """The launcher cannot go on; str() is what the user reads."""
@@ -61,7 +63,12 @@ def step(
     env: Mapping[str, str] | None = None,
     hint: str = "",
 ) -> None:
-    """Runs a command that sets something up: one line of progress, the output in build/logs."""
+    """Runs a command that sets something up: one line of progress, the output in build/logs.
+
+    What failed once is not tried again in the same run: several phases may need the same step.
+    """
+    if title in _failed_steps:
+        raise Stop(f"'{title}' failed before, as said above.")
     logs = BUILD / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / (re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-") + ".log")
@@ -84,6 +91,7 @@ def step(
             out.write(f"{exc}\n")
     say(f" {seconds(time.monotonic() - begin)}" if code == 0 else " failed")
     if code != 0:
+        _failed_steps.add(title)
         lines = log.read_text(errors="replace").splitlines()[1:][-LOG_LINES_SHOWN:]
         say("\n".join(f"   | {line}" for line in lines))
         raise Stop(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dev_build
 import dev_debian
+import dev_forky
 import dev_python
 from dev_python import Venv
 from dev_tally import Count, Tally
@@ -30,6 +31,8 @@ ASAN = {
 def main(every: bool, version: str | None, pytest_args: Sequence[str]) -> int:
     if version is not None:
         dev_python.check_version(version)
+        if dev_python.find(version) is None:
+            return dev_forky.test(version, pytest_args)
     tally = Tally("test")
     default = version or dev_python.DEFAULT
     if pytest_args:
@@ -43,6 +46,9 @@ def main(every: bool, version: str | None, pytest_args: Sequence[str]) -> int:
         for other in dev_python.present():
             if other != default:
                 _python(tally, other)
+        for newer in dev_forky.VERSIONS:
+            if dev_python.find(newer) is None:
+                tally.phase(f"Python {newer}, in Debian forky", _forky, newer)
         _deep(tally, default)
     return tally.close()
 
@@ -179,6 +185,13 @@ def run_conformance(env: Venv, script: Path) -> Count:
     count = Count.of_closing_line(text.read_text(errors="replace"))
     if count is None:
         return Count(failed=1, note=f"no closing line, exit status {code}")
+    if code != 0 and count.failed == 0:
+        count.failed, count.note = 1, f"exit status {code}"
+    return count
+
+
+def _forky(version: str) -> Count:
+    code, count = dev_forky.test_counted(version, ())
     if code != 0 and count.failed == 0:
         count.failed, count.note = 1, f"exit status {code}"
     return count
