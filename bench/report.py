@@ -252,6 +252,45 @@ def markdown(result):
     return "\n\n".join(parts) + "\n"
 
 
+def aligned(rows):
+    """Rows of texts as lines with columns: the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for texts in rows:
+        first, rest = texts[0].ljust(widths[0]), zip(texts[1:], widths[1:])
+        lines.append("  ".join([first, *(text.rjust(width) for text, width in rest)]).rstrip())
+    return lines
+
+
+def terminal(result):
+    """The short form, for a person at a terminal; everything else stands in the Markdown file."""
+    specs = result["arms"]
+    others = baselines(specs)
+    measured = [cell for cell in result["cells"] if any(cell["runs"])]
+    rows = [["cell", specs[0], "", *[f"/ {other}" for other in others], "C limit", "verdict"]]
+    for cell in measured:
+        judged = judge(cell, specs)
+        run = cell["runs"][0]
+        value = stats.median_of(run.get(specs[0]) or [], cell["metric"]["key"])
+        ratios = [times(judged[other]["ratio"]) if other in judged else "-" for other in others]
+        verdict = cell_verdict(judged) or "-"
+        failed = specs[0] in cell["errors"]
+        rows.append(
+            [
+                cell["name"],
+                quantity(value),
+                cell["metric"]["label"],
+                *ratios,
+                times(limit_share(cell, specs)),
+                "failed" if failed else verdict.upper() if verdict == stats.LOST else verdict,
+            ]
+        )
+    lines = aligned(rows)
+    lines += ["", *summary(measured, specs)]
+    lines += [f"Doubtful: {text}" for text in machine.warnings(result["environment"])]
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
     import json
 

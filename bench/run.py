@@ -359,8 +359,9 @@ def main(argv=None):
     )
     result = measured(run, args)
     folder = save(args, result)
-    print(report.markdown(result))
-    print(folder / "results.json", file=sys.stderr)
+    print(report.terminal(result))
+    for name in ("results.md", "results.json"):
+        print(folder / name, file=sys.stderr)
     if not args.no_plots:
         draw(folder)
     return 130 if result["interrupted"] else 0

@@ -164,6 +164,8 @@ def test_a_lost_cell_is_marked():
     text = report.markdown(made_result([0.9] * 5, [0.92] * 5))
     assert "| net.proto.c1.64B | **LOST** |" in text
     assert "## Lost cells" in text and "again 0.92" in text
+    lines = report.terminal(made_result([0.9] * 5, [0.92] * 5)).splitlines()
+    assert lines[1].split() == ["net.proto.c1.64B", "90", "per", "second", "0.90", "-", "LOST"]
     text = report.markdown(made_result([0.9] * 5, [1.0] * 5))
     assert "**LOST**" not in text and "| lost once |" in text
     text = report.markdown(made_result([1.1] * 5))
