@@ -227,12 +227,14 @@ def counted_run(command, placement, pid, output):
     tracer = None
     try:
         expect(load, "begin")
+        os.kill(pid, signal.SIGUSR1)  # the server notes its counters; an idle server, at once
         tracer = attach_strace(pid, output)
         load.stdin.write("x")
         load.stdin.flush()
         expect(load, "end")
         tracer.send_signal(signal.SIGINT)
         tracer.wait(10)
+        os.kill(pid, signal.SIGUSR1)
         text, _ = load.communicate("x", timeout=10)
         return json.loads(text)
     finally:
@@ -244,6 +246,19 @@ def counted_run(command, placement, pid, output):
             tracer.stderr.close()
         load.stdin.close()
         load.stdout.close()
+
+
+def counters_per_message(snapshots, messages):
+    """What the loop's own counters grew by between the first and the last note."""
+    if len(snapshots) < 2:
+        return {}
+    first, last = snapshots[0], snapshots[-1]
+    grown = {
+        name: (value - first[name]) / messages
+        for name, value in last.items()
+        if isinstance(value, int) and isinstance(first.get(name), int)
+    }
+    return {name: share for name, share in grown.items() if abs(share) >= 0.001}
 
 
 def net_system_calls(cell, arm, placement, settings):
@@ -267,7 +282,7 @@ def net_system_calls(cell, arm, placement, settings):
         "total": sum(per_message.values()),
         "calls": {name: share for name, share in per_message.items() if share >= 0.001},
         "messages": messages,
-        "stats": server.last.get("stats"),
+        "counters": counters_per_message(server.last.get("stats") or [], messages),
     }
 
 

@@ -180,6 +180,24 @@ def table(kind, results, specs):
     return "\n".join(lines)
 
 
+def shares(numbers):
+    ordered = sorted(numbers.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {share:.3g}" for name, share in ordered) or "-"
+
+
+def calls_table(results, specs):
+    """System calls per message by name, and the loop's own counters."""
+    lines = [row(["cell", "arm", "system calls per message", "counters per message"])]
+    lines.append(row(["---"] * 4))
+    for result in results:
+        for spec in specs:
+            counted = result["system_calls"].get(spec)
+            if counted:
+                texts = [shares(counted["calls"]), shares(counted["counters"])]
+                lines.append(row([result["name"], spec, *texts]))
+    return "\n".join(lines) if len(lines) > 2 else None
+
+
 def summary(results, specs):
     """How many cells were won against each baseline, and the geometric mean of the ratios."""
     lines = []
@@ -249,6 +267,9 @@ def markdown(result):
         f"{stats.WON_ABOVE}. Costs (CPU, p99) are plain ratios: below 1 is better."
     )
     parts += [table(kind, entries, specs) for kind, entries in tables.items()]
+    calls = calls_table(measured, specs)
+    if calls:
+        parts += ["## System calls", calls]
     return "\n\n".join(parts) + "\n"
 
 

@@ -348,10 +348,10 @@ def main(argv=None):
     except build.BuildError as error:
         sys.exit(str(error))
     run.probe_arms()
+    if args.arms[0] in run.missing:
+        sys.exit(f"{args.arms[0]} cannot be measured: {run.missing[args.arms[0]]}")
     for spec, reason in run.missing.items():
         print(f"warning: {spec} does not take part: {reason}", file=sys.stderr)
-    if not run.specs:
-        sys.exit("nothing can be measured")
     print(
         f"{len(chosen)} cells, {run.settings.repetitions} repetitions, arms "
         f"{' '.join(run.specs)}: about {report.duration(run.expected_s())}",

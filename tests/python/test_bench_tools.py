@@ -130,6 +130,13 @@ def test_the_table_of_strace():
     assert measure.parse_strace(table) == {"sendto": 100000, "recvfrom": 100002}
 
 
+def test_counters_of_the_loop():
+    notes = [{"enters": 10, "name": "x"}, {"enters": 110, "name": "x", "new": 5}]
+    assert measure.counters_per_message(notes, 50) == {"enters": 2.0}
+    assert measure.counters_per_message(notes[:1], 50) == {}
+    assert measure.counters_per_message([{}, {}], 50) == {}
+
+
 # ---- the report ----
 
 
@@ -170,6 +177,16 @@ def test_a_lost_cell_is_marked():
     assert "**LOST**" not in text and "| lost once |" in text
     text = report.markdown(made_result([1.1] * 5))
     assert "| won |" in text and "## Lost cells" not in text
+    assert "## System calls" not in text
+
+
+def test_system_calls_by_name_are_reported():
+    result = made_result([1.1] * 5)
+    counted = {"total": 2.01, "calls": {"recv": 1.0, "send": 1.01}, "counters": {"enters": 0.5}}
+    result["cells"][0]["system_calls"] = {"gyre": counted}
+    text = report.markdown(result)
+    assert "| net.proto.c1.64B | gyre | send 1.01, recv 1 | enters 0.5 |" in text
+    assert "| 2.01 |" in text
 
 
 def test_what_failed_is_said():
@@ -377,6 +394,7 @@ def test_system_calls_are_counted_exactly():
         )
     except measure.MeasureError as error:
         pytest.skip(str(error))  # no strace, or not allowed to trace
+    assert counted["counters"] == {}  # asyncio keeps none
     assert counted["calls"]["sendto"] == pytest.approx(1, abs=0.01)
     assert counted["calls"]["recvfrom"] == pytest.approx(1, abs=0.01)
 
