@@ -178,6 +178,8 @@ def net_sample(cell, arm, placement, settings):
             report = run_load(load_command(cell, server, settings), placement, server, limit_s)
         except subprocess.TimeoutExpired:
             raise MeasureError("the load generator did not end") from None
+        if report["messages"] == 0 and cell.parameters.get("load") != "idle":
+            raise MeasureError(f"no message came back: {last_words(server.process)}")
     return {**sample_of(report), "loop_version": server.first.get("loop_version")}
 
 
@@ -318,6 +320,8 @@ def micro_repetition(cell, specs, rep, placement, settings):
 def repetition(cell, specs, rep, placement, settings, on_sample=lambda spec: None):
     """One repetition of a cell: ({arm: sample}, {arm: error}). The order turns on odd ones."""
     order = list(specs) if rep % 2 == 0 else list(reversed(specs))
+    if not order:
+        return {}, {}
     if cell.family == "micro":
         on_sample(" ".join(order))
         return micro_repetition(cell, order, rep, placement, settings)

@@ -5,7 +5,14 @@ from collections import defaultdict
 
 from bench import arms, machine, stats
 
-MARKS = {stats.LOST: "**LOST**", stats.SUSPECT: "lost once", stats.EQUAL: "equal", stats.WON: "won"}
+FAILED = "failed"
+MARKS = {
+    stats.LOST: "**LOST**",
+    stats.SUSPECT: "lost once",
+    stats.EQUAL: "equal",
+    stats.WON: "won",
+    FAILED: "**FAILED**",
+}
 
 
 def duration(seconds):
@@ -131,6 +138,11 @@ def cell_verdict(judged):
     return None
 
 
+def row_verdict(result, judged, specs):
+    """What stands in the row: a cell whose subject failed is no draw."""
+    return FAILED if specs[0] in result["errors"] else cell_verdict(judged)
+
+
 def row(cells_of_row):
     return "| " + " | ".join(cells_of_row) + " |"
 
@@ -172,7 +184,7 @@ def table(kind, results, specs):
     lines = [f"### {kind}", "", row([*head, "notes"]), row(["---"] * (len(head) + 1))]
     for result in results:
         judged = judge(result, specs)
-        line = [result["name"], MARKS.get(cell_verdict(judged), "-")]
+        line = [result["name"], MARKS.get(row_verdict(result, judged, specs), "-")]
         line += value_columns(result, python_specs)
         line += [spread(judged[other]) if other in judged else "-" for other in others]
         line += net_columns(result, specs) if net else []
@@ -200,7 +212,8 @@ def calls_table(results, specs):
 
 def summary(results, specs):
     """How many cells were won against each baseline, and the geometric mean of the ratios."""
-    lines = []
+    failed = [result["name"] for result in results if specs[0] in result["errors"]]
+    lines = [f"{specs[0]} failed in {len(failed)} cells: {', '.join(failed)}."] if failed else []
     for other in baselines(specs):
         entries = [judge(result, specs).get(other) for result in results if result["decides"]]
         entries = [entry for entry in entries if entry]
@@ -294,8 +307,7 @@ def terminal(result):
         run = cell["runs"][0]
         value = stats.median_of(run.get(specs[0]) or [], cell["metric"]["key"])
         ratios = [times(judged[other]["ratio"]) if other in judged else "-" for other in others]
-        verdict = cell_verdict(judged) or "-"
-        failed = specs[0] in cell["errors"]
+        verdict = row_verdict(cell, judged, specs) or "-"
         rows.append(
             [
                 cell["name"],
@@ -303,7 +315,7 @@ def terminal(result):
                 cell["metric"]["label"],
                 *ratios,
                 times(limit_share(cell, specs)),
-                "failed" if failed else verdict.upper() if verdict == stats.LOST else verdict,
+                verdict.upper() if verdict in (stats.LOST, FAILED) else verdict,
             ]
         )
     lines = aligned(rows)

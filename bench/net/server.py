@@ -15,6 +15,7 @@ import resource
 import signal
 import socket
 import sys
+import traceback
 
 from bench import arms
 
@@ -228,6 +229,13 @@ async def sock_connection(settings, role, loop, conn):
             pass  # the client left
 
 
+def complain(task):
+    """A handler that raised is a broken server: the runner shows the end of stderr."""
+    if not task.cancelled() and task.exception() is not None:
+        traceback.print_exception(task.exception())
+        sys.stderr.flush()
+
+
 async def sock_serve(settings, role, listener):
     loop = asyncio.get_running_loop()
     listener.setblocking(False)
@@ -238,6 +246,7 @@ async def sock_serve(settings, role, listener):
         task = loop.create_task(sock_connection(settings, role, loop, conn))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+        task.add_done_callback(complain)
 
 
 # ---- the process ----
@@ -261,7 +270,9 @@ async def start_server(args, settings, listener):
     """Starts serving; what it returns must stay referenced."""
     loop = asyncio.get_running_loop()
     if args.mode == "sock":
-        return loop.create_task(sock_serve(settings, args.role, listener))
+        task = loop.create_task(sock_serve(settings, args.role, listener))
+        task.add_done_callback(complain)
+        return task
     if args.mode == "streams":
         callback = stream_callback(settings, args.role)
         start = asyncio.start_unix_server if args.unix else asyncio.start_server

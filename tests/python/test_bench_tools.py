@@ -194,6 +194,8 @@ def test_what_failed_is_said():
     result["cells"][0]["runs"][0]["gyre"] = [None]
     text = report.markdown(result)
     assert "gyre failed: ValueError: a / b" in text
+    assert "| net.proto.c1.64B | **FAILED** |" in text
+    assert "gyre failed in 1 cells: net.proto.c1.64B." in text
     assert "Fewer than 5" not in text
 
 
@@ -319,6 +321,14 @@ def test_a_fixed_rate_is_kept(loadgen):
     histogram = report["histogram_us"]
     assert sum(count for _, count in histogram) == report["latency_us"]["count"]
     assert histogram[0][0] <= report["latency_us"]["p50"] <= histogram[-1][0]
+
+
+def test_a_silent_server_is_a_failure(monkeypatch):
+    silent = {"messages": 0, "server": {}, "client": {}}
+    monkeypatch.setattr(measure, "run_load", lambda *args: silent)
+    cell = cells.Cell("x", "net", "", parameters={"mode": "proto", "connections": 1, "size": 64})
+    with pytest.raises(measure.MeasureError, match="no message"):
+        measure.net_sample(cell, arms.parse_arm("c-epoll"), machine.Placement(), Settings)
 
 
 class Liar:
