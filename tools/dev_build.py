@@ -19,7 +19,7 @@ from dev_term import BUILD, ROOT, output, step
 
 # kind -> meson options.  "release" is what users get.
 KINDS: dict[str, tuple[str, ...]] = {
-    "release": ("-Dbuildtype=release", "-Dwerror=true"),
+    "release": ("-Dbuildtype=release",),
     "checked": (
         "-Dbuildtype=debugoptimized",
         "-Dasserts=true",

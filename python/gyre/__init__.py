@@ -1,7 +1,7 @@
 """gyre: a drop-in asyncio event loop for Linux, in C on io_uring.
 
-    import gyre
-    gyre.run(main())
+import gyre
+gyre.run(main())
 """
 
 from __future__ import annotations

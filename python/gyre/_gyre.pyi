@@ -1,8 +1,7 @@
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any, TypeVar
-from typing_extensions import TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -30,36 +29,40 @@ class LoopCore:
     def get_debug(self) -> bool: ...
     def time(self) -> float: ...
     def call_soon(
-        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle: ...
     def call_soon_threadsafe(
-        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle: ...
     def call_later(
         self,
         delay: float,
         callback: Callable[[Unpack[_Ts]], object],
-        *args: Unpack[_Ts],
+        *args: *_Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle: ...
     def call_at(
         self,
         when: float,
         callback: Callable[[Unpack[_Ts]], object],
-        *args: Unpack[_Ts],
+        *args: *_Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle: ...
     def create_future(self) -> asyncio.Future[Any]: ...
     def create_task(
         self,
-        coro: Coroutine[Any, Any, _T],
+        coro: Generator[Any, None, _T] | Coroutine[Any, Any, _T],
         *,
-        name: str | None = None,
+        name: object = None,
         context: Context | None = None,
         eager_start: bool | None = None,
     ) -> asyncio.Task[_T]: ...
-    def add_reader(self, fd: Any, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts]) -> None: ...
-    def add_writer(self, fd: Any, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts]) -> None: ...
+    def add_reader(
+        self, fd: Any, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts
+    ) -> None: ...
+    def add_writer(
+        self, fd: Any, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts
+    ) -> None: ...
     def remove_reader(self, fd: Any) -> bool: ...
     def remove_writer(self, fd: Any) -> bool: ...
     def _close_core(self) -> None: ...

@@ -1,6 +1,7 @@
-"""EventLoopPolicy and install(): for programs that cannot name a loop factory; gone from Python 3.16 on.
+"""EventLoopPolicy and install(): for programs that cannot name a loop factory.
 
-Imported only when asked for (gyre/__init__.py): asyncio warns about its own policy API from 3.14 on.
+Gone from Python 3.16 on.  Imported only when asked for (gyre/__init__.py): asyncio warns about its
+own policy API from 3.14 on.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from .loop import Loop, new_event_loop
 __all__ = ["EventLoopPolicy", "install"]
 
 if sys.version_info >= (3, 14):
-    _Base: Any = events._BaseDefaultEventLoopPolicy  # type: ignore[attr-defined]
+    _Base: Any = events._BaseDefaultEventLoopPolicy
 else:
     _Base = asyncio.DefaultEventLoopPolicy
 
 
-class EventLoopPolicy(_Base):  # type: ignore[misc]
+class EventLoopPolicy(_Base):
     """An event loop policy whose loops are gyre's."""
 
     def _loop_factory(self) -> Loop:
@@ -33,10 +34,11 @@ def install() -> None:
     if sys.version_info >= (3, 14):
         # asyncio.set_event_loop_policy() warns so from 3.14 on; ours names the way out.
         warnings.warn(
-            "gyre.install() relies on asyncio's policies, which Python 3.16 removes; use gyre.run()",
+            "gyre.install() relies on asyncio's policies, which Python 3.16 removes;"
+            " use gyre.run()",
             DeprecationWarning,
             stacklevel=2,
         )
-        events._set_event_loop_policy(EventLoopPolicy())  # type: ignore[attr-defined]
+        events._set_event_loop_policy(EventLoopPolicy())
     else:
         asyncio.set_event_loop_policy(EventLoopPolicy())

@@ -14,7 +14,7 @@ from typing import Any
 
 __all__ = ["callback_failed", "slow_callback"]
 
-_format_source: Any = format_helpers._format_callback_source  # type: ignore[attr-defined]
+_format_source: Any = format_helpers._format_callback_source
 _format_takes_debug = "debug" in inspect.signature(_format_source).parameters
 
 

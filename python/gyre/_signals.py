@@ -1,8 +1,8 @@
 """add_signal_handler and remove_signal_handler.
 
-The Python-level handler puts the callback on the loop's queue, in the main thread, whether the loop runs or
-not: a signal that arrives between two runs is delivered by the next one.  Waking a sleeping loop is the C core's
-business (it owns signal.set_wakeup_fd() while the main thread runs a loop).
+The Python-level handler puts the callback on the loop's queue, in the main thread, whether the loop
+runs or not: a signal that arrives between two runs is delivered by the next one.  Waking a sleeping
+loop is the C core's business (it owns signal.set_wakeup_fd() while the main thread runs a loop).
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from typing import Any
 __all__ = ["SignalMixin"]
 
 
-def _deliver(
-    loop_ref: weakref.ref[SignalMixin], signum: int, frame: FrameType | None
-) -> None:
+def _deliver(loop_ref: weakref.ref[SignalMixin], signum: int, frame: FrameType | None) -> None:
     loop = loop_ref()
     if loop is not None:
         loop._handle_signal(signum)
@@ -42,13 +40,13 @@ class SignalMixin(asyncio.BaseEventLoop):
 
     _signal_handlers: dict[int, asyncio.Handle]
 
-    def add_signal_handler(  # type: ignore[override]
+    def add_signal_handler(  # type: ignore[override]  # runs, and is checked as, any callable
         self, sig: int, callback: Callable[..., object], *args: Any
     ) -> None:
         """Call callback(*args) in the loop when the signal arrives.
 
-        TypeError or ValueError for a bad signal number, RuntimeError outside the main thread or for a
-        signal that cannot be caught.
+        TypeError or ValueError for a bad signal number, RuntimeError outside the main thread or for
+        a signal that cannot be caught.
         """
         if inspect.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
@@ -89,7 +87,7 @@ class SignalMixin(asyncio.BaseEventLoop):
         handle = self._signal_handlers.get(sig)
         if handle is None or self.is_closed():
             return  # removed between the signal and its delivery
-        if handle._cancelled:  # type: ignore[attr-defined]
+        if handle._cancelled:
             self.remove_signal_handler(sig)
         else:
             self._add_callback_signalsafe(handle)  # type: ignore[attr-defined]
@@ -102,6 +100,7 @@ class SignalMixin(asyncio.BaseEventLoop):
                 f"Closing the loop {self!r} on interpreter shutdown stage, "
                 "skipping signal handlers removal",
                 ResourceWarning,
+                stacklevel=2,
                 source=self,
             )
             self._signal_handlers.clear()

@@ -1,7 +1,7 @@
 """Subprocesses: asyncio's own transport, and the child's end by a pidfd.
 
-No SIGCHLD handler, no child watcher: a pidfd is readable when the child has ended.  Where pidfd_open is refused
-(a sandbox), one thread per child waits for it.
+No SIGCHLD handler, no child watcher: a pidfd is readable when the child has ended.  Where
+pidfd_open is refused (a sandbox), one thread per child waits for it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """gyre.Loop: the C core before asyncio.BaseEventLoop in the MRO.
 
-What runs per callback, per step or per packet is C (LoopCore); orchestration (happy eyeballs, servers, start_tls,
-executors, asyncgens) is inherited and follows each Python release.
+What runs per callback, per step or per packet is C (LoopCore); orchestration (happy eyeballs,
+servers, start_tls, executors, asyncgens) is inherited and follows each Python release.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ._subprocess import SubprocessMixin
 
 __all__ = ["Loop", "new_event_loop"]
 
-_Unix: Any = unix_events._UnixSelectorEventLoop  # type: ignore[attr-defined]
+_Unix: Any = unix_events._UnixSelectorEventLoop
 _Selector: Any = selector_events.BaseSelectorEventLoop
 
 # The address lookup that numeric addresses may bypass; a patched one must see every call.
@@ -84,7 +84,7 @@ class Loop(_gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseEventLoop):
         if not self.is_running():
             self.close()
 
-    async def getaddrinfo(  # type: ignore[override]
+    async def getaddrinfo(
         self,
         host: Any,
         port: Any,
@@ -102,7 +102,8 @@ class Loop(_gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseEventLoop):
             host, port, family=family, type=type, proto=proto, flags=flags
         )
 
-    # asyncio's own unix loop has these on top of the hooks that gyre supplies; they touch nothing else.
+    # asyncio's own unix loop has these on top of the hooks that gyre supplies, and they touch
+    # nothing else.
     create_unix_connection = _Unix.create_unix_connection
     create_unix_server = _Unix.create_unix_server
     _make_read_pipe_transport = _Unix._make_read_pipe_transport

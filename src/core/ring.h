@@ -43,8 +43,8 @@ struct gy_ring_ops {
     struct io_uring_sqe *(*sqe)(struct gy_ring *ring);
     /* Submits everything queued and runs due kernel work; with wait_ns > 0 waits for at least one
      * event at most that long (GY_NS_NEVER: no limit); with 0 does not wait. 0, -EINTR after a
-     * signal (or when it cannot be told whether there was one), -ETIME when time ran out (0 may be returned for both of the last when events are
-     * there), another -errno for a broken ring. */
+     * signal (or when it cannot be told whether there was one), -ETIME when time ran out (0 may be
+     * returned for both of the last when events are there), another -errno for a broken ring. */
     int (*enter)(struct gy_ring *ring, int64_t wait_ns);
     /* Optional, with GY_FEAT_ABS_TIMER: as enter, but the limit is a time of CLOCK_MONOTONIC. */
     int (*enter_until)(struct gy_ring *ring, int64_t deadline_ns);

@@ -1,6 +1,7 @@
 """The tests of CPython that are not expected to pass with gyre.
 
-exclusions/<reason>.txt holds one reason each.  Lines that begin with `#` say why; every other line is
+exclusions/<reason>.txt holds one reason each.  Lines that begin with `#` say why; every other line
+is
 
     module.Class.test                  fails on every Python
     module.Class.test  3.11 3.12       fails on these only

@@ -7,9 +7,8 @@ with the reason why it is safe.
 
 import asyncio
 
-import pytest
-
 import gyre
+import pytest
 
 PAIRS = [(gyre.Future, asyncio.Future), (gyre.Task, asyncio.Task)]
 
