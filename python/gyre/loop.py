@@ -117,6 +117,10 @@ class Loop(_gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseEventLoop):
     _sock_sendto = _Selector._sock_sendto
     _sock_read_done = _Selector._sock_read_done
     _sock_write_done = _Selector._sock_write_done
+    _sock_sendfile_native = _Unix._sock_sendfile_native
+    _sock_sendfile_native_impl = _Unix._sock_sendfile_native_impl
+    _sock_sendfile_update_filepos = _Unix._sock_sendfile_update_filepos
+    _sock_add_cancellation_callback = _Unix._sock_add_cancellation_callback
     _ensure_fd_no_transport = _Selector._ensure_fd_no_transport
 
 
