@@ -45,19 +45,19 @@ handle_store_traceback(struct gpy_handle *self)
 }
 
 struct gpy_handle *
-gpy_handle_new(struct gpy_loop *loop, PyTypeObject *type, PyObject *callback, PyObject *const *args,
-               size_t nargs, PyObject *context)
+gpy_handle_new(struct gpy_loop *loop, PyTypeObject *type, PyObject *const *call, size_t ncall,
+               PyObject *context)
 {
     struct gpy_handle *self = (struct gpy_handle *)type->tp_alloc(type, 0); /* zeroed, tracked */
     if (self == NULL)
         return NULL;
     self->loop = (struct gpy_loop *)Py_NewRef((PyObject *)loop);
-    self->callback = Py_NewRef(callback);
+    self->callback = Py_NewRef(call[0]);
     self->is_timer = type == loop->state->timer_handle_type;
     if (self->is_timer)
         gy_timer_init(&((struct gpy_timer_handle *)self)->timer, GY_TIMER_HOST);
     self->context = context ? Py_NewRef(context) : PyContext_CopyCurrent();
-    if (self->context == NULL || handle_store_args(self, args, nargs) < 0 ||
+    if (self->context == NULL || handle_store_args(self, call + 1, ncall - 1) < 0 ||
         (loop->debug && handle_store_traceback(self) < 0)) {
         Py_DECREF(self);
         return NULL;

@@ -40,10 +40,11 @@ gpy_handle_check(struct gpy_state *state, PyObject *object)
     return Py_IS_TYPE(object, state->handle_type) || Py_IS_TYPE(object, state->timer_handle_type);
 }
 
-/* New Handle or TimerHandle (not yet in any queue).  context NULL: a copy of the current one.
- * New reference or NULL. */
-struct gpy_handle *gpy_handle_new(struct gpy_loop *loop, PyTypeObject *type, PyObject *callback,
-                                  PyObject *const *args, size_t nargs, PyObject *context);
+/* New Handle or TimerHandle (not yet in any queue) for call[0](*call[1:ncall]), that is an argument
+ * vector that begins with the callback.  context NULL: a copy of the current one.  New reference or
+ * NULL. */
+struct gpy_handle *gpy_handle_new(struct gpy_loop *loop, PyTypeObject *type, PyObject *const *call,
+                                  size_t ncall, PyObject *context);
 
 /* Runs the callback in its context.  What it raises is reported; 0, or -1 with an exception that
  * must leave the loop (KeyboardInterrupt, SystemExit). */

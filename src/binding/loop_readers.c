@@ -41,7 +41,7 @@ reader_reserve(struct gpy_loop *self, int fd)
     uint32_t capacity = self->reader_capacity ? self->reader_capacity : READER_TABLE_MIN;
     while (capacity <= (uint32_t)fd)
         capacity *= 2;
-    struct gpy_reader *table = PyMem_Resize(self->reader_table, struct gpy_reader, capacity);
+    struct gpy_reader *table = PyMem_Realloc(self->reader_table, (size_t)capacity * sizeof(*table));
     if (table == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -132,7 +132,7 @@ reader_add(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, const
     if (fd < 0 || reader_reserve(self, fd) < 0)
         return NULL;
     struct gpy_handle *handle =
-        gpy_handle_new(self, self->state->handle_type, args[1], args + 2, (size_t)nargs - 2, NULL);
+        gpy_handle_new(self, self->state->handle_type, args + 1, (size_t)nargs - 1, NULL);
     if (handle == NULL)
         return NULL;
     if (reader_set(self, args[0], fd, direction, handle) < 0)

@@ -37,8 +37,8 @@ run_callback(struct gpy_loop *self, struct gpy_ready_entry *entry)
         return -1;
     /* Only now is a Handle needed: the report names it. */
     PyObject *exc = gpy_exc_take();
-    struct gpy_handle *handle =
-        gpy_handle_new(self, self->state->handle_type, callable, &entry->a, 1, entry->b);
+    PyObject *call[] = {callable, entry->a};
+    struct gpy_handle *handle = gpy_handle_new(self, self->state->handle_type, call, 2, entry->b);
     if (handle == NULL) {
         Py_DECREF(exc);
         PyErr_WriteUnraisable(callable);

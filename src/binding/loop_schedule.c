@@ -23,23 +23,35 @@ gpy_loop_schedule(struct gpy_loop *loop, enum gpy_ready_tag tag, PyObject *owner
     return gpy_ready_push(&loop->ready, tag, owner, a, b);
 }
 
-/* Arguments of call_soon(callback, *args, context=None) and its relatives: `positional` leading
- * arguments are needed.  *context is borrowed or NULL. */
+/* A method of the call_soon kind: (positional..., *args, context=None). */
+struct signature {
+    const char *name;
+    Py_ssize_t positional; /* leading arguments that must be there */
+};
+
+static const struct signature sig_call_soon = {"call_soon", 1};
+static const struct signature sig_call_soon_threadsafe = {"call_soon_threadsafe", 1};
+static const struct signature sig_call_later = {"call_later", 2};
+static const struct signature sig_call_at = {"call_at", 2};
+
+/* Checks the arguments.  *context is borrowed, or NULL for none. */
 static int
-parse_call(const char *name, Py_ssize_t nargs, Py_ssize_t positional, PyObject *const *args,
+parse_call(const struct signature *signature, PyObject *const *args, Py_ssize_t nargs,
            PyObject *kwnames, PyObject **context)
 {
     *context = NULL;
-    if (GY_UNLIKELY(nargs < positional)) {
-        PyErr_Format(PyExc_TypeError, "%s() missing %zd required positional argument%s", name,
-                     positional - nargs, positional - nargs == 1 ? "" : "s");
+    if (GY_UNLIKELY(nargs < signature->positional)) {
+        Py_ssize_t missing = signature->positional - nargs;
+        PyErr_Format(PyExc_TypeError, "%s() missing %zd required positional argument%s",
+                     signature->name, missing, missing == 1 ? "" : "s");
         return -1;
     }
     Py_ssize_t count = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *key = PyTuple_GET_ITEM(kwnames, i);
-        if (!PyUnicode_Check(key) || PyUnicode_CompareWithASCIIString(key, "context") != 0) {
-            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", name, key);
+        if (PyUnicode_CompareWithASCIIString(key, "context") != 0) {
+            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R",
+                         signature->name, key);
             return -1;
         }
         if (args[nargs + i] != Py_None)
@@ -67,8 +79,8 @@ check_call(struct gpy_loop *self, PyObject *callback, const char *method, bool o
 static struct gpy_handle *
 push_handle(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *context)
 {
-    struct gpy_handle *handle = gpy_handle_new(self, self->state->handle_type, args[0], args + 1,
-                                               (size_t)nargs - 1, context);
+    struct gpy_handle *handle =
+        gpy_handle_new(self, self->state->handle_type, args, (size_t)nargs, context);
     if (handle != NULL &&
         gpy_ready_push(&self->ready, GPY_READY_HANDLE, (PyObject *)handle, NULL, NULL) < 0)
         Py_CLEAR(handle);
@@ -79,7 +91,7 @@ static PyObject *
 loop_call_soon(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     PyObject *context;
-    if (parse_call("call_soon", nargs, 1, args, kwnames, &context) < 0 ||
+    if (parse_call(&sig_call_soon, args, nargs, kwnames, &context) < 0 ||
         check_call(self, args[0], "call_soon", true) < 0)
         return NULL;
     return (PyObject *)push_handle(self, args, nargs, context);
@@ -90,7 +102,7 @@ loop_call_soon_threadsafe(struct gpy_loop *self, PyObject *const *args, Py_ssize
                           PyObject *kwnames)
 {
     PyObject *context;
-    if (parse_call("call_soon_threadsafe", nargs, 1, args, kwnames, &context) < 0 ||
+    if (parse_call(&sig_call_soon_threadsafe, args, nargs, kwnames, &context) < 0 ||
         check_call(self, args[0], "call_soon_threadsafe", false) < 0)
         return NULL;
     struct gpy_handle *handle = push_handle(self, args, nargs, context);
@@ -120,7 +132,7 @@ add_timer(struct gpy_loop *self, double when, PyObject *const *args, Py_ssize_t 
           PyObject *context)
 {
     struct gpy_timer_handle *handle = (struct gpy_timer_handle *)gpy_handle_new(
-        self, self->state->timer_handle_type, args[1], args + 2, (size_t)nargs - 2, context);
+        self, self->state->timer_handle_type, args + 1, (size_t)nargs - 1, context);
     if (handle == NULL)
         return NULL;
     handle->when = when;
@@ -136,7 +148,7 @@ static PyObject *
 loop_call_at(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     PyObject *context;
-    if (parse_call("call_at", nargs, 2, args, kwnames, &context) < 0)
+    if (parse_call(&sig_call_at, args, nargs, kwnames, &context) < 0)
         return NULL;
     if (args[0] == Py_None) {
         PyErr_SetString(PyExc_TypeError, "when cannot be None");
@@ -175,7 +187,7 @@ static PyObject *
 loop_call_later(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     PyObject *context;
-    if (parse_call("call_later", nargs, 2, args, kwnames, &context) < 0)
+    if (parse_call(&sig_call_later, args, nargs, kwnames, &context) < 0)
         return NULL;
     if (args[0] == Py_None) {
         PyErr_SetString(PyExc_TypeError, "delay must not be None");

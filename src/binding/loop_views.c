@@ -6,29 +6,34 @@
 #include "loop.h"
 #include "task.h"
 
-/* A Handle for an entry, new reference.  A task's entry shows as its step, a bound method of the
+/* A Handle for an entry, new reference.  A task's entry shows as its step or wakeup, bound to the
  * task. */
 static PyObject *
 entry_as_handle(struct gpy_loop *self, const struct gpy_ready_entry *entry)
 {
     PyObject *owner = gpy_ready_entry_owner(entry);
+    PyObject *context = entry->b;
+    PyObject *call[] = {NULL, entry->a};
     switch (gpy_ready_entry_tag(entry)) {
     case GPY_READY_HANDLE:
         return Py_NewRef(owner);
     case GPY_READY_CALLBACK:
-        return (PyObject *)gpy_handle_new(self, self->state->handle_type, owner, &entry->a, 1,
-                                          entry->b);
+        call[0] = Py_NewRef(owner);
+        break;
     case GPY_READY_TASK_STEP:
+        call[0] = gpy_task_step_new(owner);
+        context = gpy_task_context_borrow(owner);
+        break;
     case GPY_READY_TASK_WAKE:
+        call[0] = gpy_task_wakeup_new(owner);
+        context = gpy_task_context_borrow(owner);
         break;
     }
-    PyObject *call = gpy_ready_entry_tag(entry) == GPY_READY_TASK_WAKE ? gpy_task_wakeup_new(owner)
-                                                                       : gpy_task_step_new(owner);
-    if (call == NULL)
+    if (call[0] == NULL)
         return NULL;
-    PyObject *handle = (PyObject *)gpy_handle_new(self, self->state->handle_type, call, &entry->a,
-                                                  entry->a ? 1 : 0, gpy_task_context_borrow(owner));
-    Py_DECREF(call);
+    PyObject *handle =
+        (PyObject *)gpy_handle_new(self, self->state->handle_type, call, entry->a ? 2 : 1, context);
+    Py_DECREF(call[0]);
     return handle;
 }
 
