@@ -83,7 +83,7 @@ BROKEN: dict[str, list[tuple[str, str, int]]] = {
     ],
     "links": [("README.md", "See [the page](docs/gone.md).\n", 1)],
     "layers": [
-        ("src/core/op.c", head("op.c", '#include "loop.h"\n'), 2),
+        ("src/core/sendq.c", head("sendq.c", '#include "loop.h"\n'), 2),
         ("src/core/loop.h", head("loop.h", '#include "stream.h"\n'), 2),
         ("src/core/op_more.c", head("op_more.c", '#include "stream.h"\n'), 2),
         ("src/core/stream.c", head("stream.c", '#include "listener.h"\n'), 2),
