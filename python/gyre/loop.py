@@ -16,6 +16,7 @@ from typing import Any
 from . import _gyre
 from ._signals import SignalMixin
 from ._subprocess import SubprocessMixin
+from ._tcp import TCPMixin
 
 __all__ = ["Loop", "new_event_loop"]
 
@@ -51,7 +52,7 @@ def _is_numeric(host: Any, port: Any) -> bool:
     return False
 
 
-class Loop(_gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseEventLoop):
+class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseEventLoop):
     """An asyncio event loop on io_uring.
 
     backend: 'auto', 'io_uring' or 'epoll'; None reads GYRE_BACKEND and defaults to 'auto'.
@@ -121,7 +122,6 @@ class Loop(_gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseEventLoop):
     _sock_sendfile_native_impl = _Unix._sock_sendfile_native_impl
     _sock_sendfile_update_filepos = _Unix._sock_sendfile_update_filepos
     _sock_add_cancellation_callback = _Unix._sock_add_cancellation_callback
-    _ensure_fd_no_transport = _Selector._ensure_fd_no_transport
 
 
 def new_event_loop(*, backend: str | None = None) -> Loop:

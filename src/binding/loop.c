@@ -5,6 +5,7 @@
 #include "loop.h"
 #include "handle.h"
 #include "pycompat.h"
+#include "tcp.h"
 
 #include "../core/probe.h"
 
@@ -165,18 +166,6 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     return (PyObject *)self;
 }
 
-/* Imported with the first loop, not when they are first needed: the collector may close a loop when
- * the interpreter is too far gone to import anything. */
-static int
-import_helpers(struct gpy_state *state)
-{
-    if (state->views_module == NULL)
-        state->views_module = PyImport_ImportModule("gyre._views");
-    if (state->report_module == NULL)
-        state->report_module = PyImport_ImportModule("gyre._report");
-    return state->views_module && state->report_module ? 0 : -1;
-}
-
 static int
 loop_init(struct gpy_loop *self, PyObject *args, PyObject *kwargs)
 {
@@ -188,7 +177,7 @@ loop_init(struct gpy_loop *self, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_RuntimeError, "this loop was initialized before");
         return -1;
     }
-    if (import_helpers(self->state) < 0 || create_core(self, backend) < 0)
+    if (create_core(self, backend) < 0)
         return -1;
     return find_overrides(self);
 }
@@ -224,6 +213,7 @@ loop_close_core(struct gpy_loop *self)
         gy_list_remove(&member->link);
         member->abandon(member);
     }
+    gpy_tcp_close(self);
     gpy_loop_timers_clear(self);
     self->core_ready = false;
     gpy_loop_update_direct(self);
@@ -366,7 +356,11 @@ set_slow_callback_duration(struct gpy_loop *self, PyObject *value, void *offset)
 static PyObject *
 get_view(struct gpy_loop *self, void *class_name)
 {
-    return PyObject_CallMethod(self->state->views_module, (const char *)class_name, "O", self);
+    PyObject *module = PyImport_ImportModule("gyre._views");
+    PyObject *view =
+        module ? PyObject_CallMethod(module, (const char *)class_name, "O", self) : NULL;
+    Py_XDECREF(module);
+    return view;
 }
 
 /* BaseEventLoop.__init__ assigns its own containers, which stay unused. */
@@ -550,7 +544,8 @@ gpy_loop_exec(PyObject *module, struct gpy_state *state)
     state->loop_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &loop_spec, NULL);
     if (state->loop_type == NULL || add_methods(state->loop_type, gpy_loop_schedule_methods) < 0 ||
         add_methods(state->loop_type, gpy_loop_reader_methods) < 0 ||
-        add_methods(state->loop_type, gpy_loop_view_methods) < 0)
+        add_methods(state->loop_type, gpy_loop_view_methods) < 0 ||
+        add_methods(state->loop_type, gpy_loop_tcp_methods) < 0)
         return -1;
     state->backend_error =
         PyErr_NewExceptionWithDoc("gyre.BackendError",

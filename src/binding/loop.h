@@ -40,6 +40,8 @@ struct gpy_loop {
     int signal_fds[2];            /* -1 until the main thread first blocks in a run            */
     PyObject *previous_wakeup_fd; /* of signal.set_wakeup_fd while ours is set, else NULL      */
     struct gy_list members;       /* struct gpy_loop_member: open transports and listeners     */
+    struct gpy_transport **transport_table; /* indexed by descriptor; transport.c */
+    uint32_t transport_capacity;
 };
 
 /* A transport or listener that the loop must let go of when it is closed or collected: linked into

@@ -3,6 +3,7 @@
 #include "handle.h"
 #include "loop.h"
 #include "task.h"
+#include "tcp.h"
 
 #ifndef GPY_VERSION
 #error "GPY_VERSION comes from meson.build"
@@ -28,7 +29,7 @@ module_exec(PyObject *module)
         return -1;
     if (gpy_future_exec(module, state) < 0 || gpy_future_iter_exec(module, state) < 0 ||
         gpy_task_exec(module, state) < 0 || gpy_handle_exec(module, state) < 0 ||
-        gpy_loop_exec(module, state) < 0)
+        gpy_loop_exec(module, state) < 0 || gpy_tcp_exec(module, state) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "__version__", GPY_VERSION);
 }

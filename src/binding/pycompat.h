@@ -33,6 +33,12 @@
 #define GPY_HAS_AWAITED_BY 0
 #endif
 
+#if PY_VERSION_HEX >= 0x030D0000
+#define GPY_SERVER_ATTACH_TAKES_TRANSPORT 1 /* Server._attach(transport), _detach(transport)      */
+#else
+#define GPY_SERVER_ATTACH_TAKES_TRANSPORT 0
+#endif
+
 /* The version that runs, not the one that compiled: (3 << 24) | (minor << 16) | (micro << 8). */
 static inline bool
 gpy_python_at_least(int minor, int micro)

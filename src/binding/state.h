@@ -18,7 +18,10 @@
     X(timer_handle_type)                                                                           \
     X(future_type)                                                                                 \
     X(task_type)                                                                                   \
-    X(future_iter_type)
+    X(future_iter_type)                                                                            \
+    X(stream_transport_type)                                                                       \
+    X(listener_type)                                                                               \
+    X(sockop_type)
 
 /* Objects looked up once, at import: GPY_OBJECT(field).  Who looks it up says so in its exec
  * function. */
@@ -28,8 +31,6 @@
     X(backend_error)                                                                               \
     X(base_event_loop)                                                                             \
     X(kwnames_warn_on_full_buffer)                                                                 \
-    X(views_module)                                                                                \
-    X(report_module)                                                                               \
     X(signal_set_wakeup_fd)                                                                        \
     X(asyncio_future)                                                                              \
     X(asyncio_task)                                                                                \
@@ -52,7 +53,12 @@
     X(register_eager_task)                                                                         \
     X(unregister_eager_task)                                                                       \
     X(add_to_awaited_by)                                                                           \
-    X(discard_from_awaited_by)
+    X(discard_from_awaited_by)                                                                     \
+    X(asyncio_logger)                                                                              \
+    X(buffered_protocol)                                                                           \
+    X(transport_socket)                                                                            \
+    X(socket_class)                                                                                \
+    X(socket_base)
 
 /* Interned attribute and keyword names: GPY_NAME(identifier) is state->str_identifier. */
 #define GPY_NAMES(X)                                                                               \
@@ -83,7 +89,27 @@
     X(set_result)                                                                                  \
     X(source_traceback)                                                                            \
     X(task)                                                                                        \
-    X(throw)
+    X(throw)                                                                                       \
+    X(data_received)                                                                               \
+    X(get_buffer)                                                                                  \
+    X(buffer_updated)                                                                              \
+    X(eof_received)                                                                                \
+    X(connection_made)                                                                             \
+    X(connection_lost)                                                                             \
+    X(pause_writing)                                                                               \
+    X(resume_writing)                                                                              \
+    X(_call_connection_lost)                                                                       \
+    X(_begin)                                                                                      \
+    X(_attach)                                                                                     \
+    X(_detach)                                                                                     \
+    X(fileno)                                                                                      \
+    X(detach)                                                                                      \
+    X(close)                                                                                       \
+    X(socket)                                                                                      \
+    X(sockname)                                                                                    \
+    X(peername)                                                                                    \
+    X(family)                                                                                      \
+    X(create_future)
 
 /* The slots of an asyncio type that ours calls; kept apart from the type object, which
  * module_clear() may drop before the last instance dies. */

@@ -155,7 +155,6 @@ gy_stream_abandon(struct gy_stream *stream)
     struct gy_loop *loop = stream->loop;
 
     GY_ASSERT((stream->flags & GY_STREAM_CLOSED) == 0);
-    GY_ASSERT(!loop->running);
     stream->flags = (stream->flags | GY_STREAM_CLOSING) & ~(uint32_t)GY_STREAM_READING;
     if (!gy_op_cancel(loop, &stream->send_op)) {
         GY_ASSERT(loop->closed); /* else it would land in freed memory */

@@ -35,6 +35,9 @@ struct gy_stream_host {
      * 0): the loop's scratch buffer.  false: the host failed and has taken its measures (closed or
      * paused). */
     bool (*buffer)(struct gy_stream *stream, void **data, size_t *len);
+    /* The memory that buffer() named got nothing: recv(2) came back empty-handed, or was not called
+     * after all.  (Otherwise data or eof follows.)  May be NULL. */
+    void (*unused)(struct gy_stream *stream);
     /* len > 0 bytes at data: in the memory that buffer() named, in the scratch buffer or in a
      * provided buffer; valid during the call only. */
     void (*data)(struct gy_stream *stream, void *data, size_t len);
@@ -126,7 +129,8 @@ void gy_stream_shutdown_write(struct gy_stream *stream); /* after the queue has 
 void gy_stream_close(struct gy_stream *stream);
 /* For a stream whose loop is closed (gy_loop_close) or will never turn again: drops the queue and
  * closes fd at once.  Of the host only release and detach are called; the memory may be freed when
- * this returns.  The struct gy_loop must still be there.  Segments of a send that could not be
+ * this returns.  Allowed while the loop runs if nothing of it is in
+ * flight.  The struct gy_loop must still be there.  Segments of a send that could not be
  * ended stay with their owner's reference, because the kernel may still read them. */
 void gy_stream_abandon(struct gy_stream *stream);
 

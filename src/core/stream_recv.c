@@ -95,6 +95,13 @@ gy_stream_pause(struct gy_stream *stream)
     stream->flags &= ~(uint32_t)GY_STREAM_READING;
 }
 
+static void
+memory_unused(struct gy_stream *stream)
+{
+    if (stream->host->unused != NULL)
+        stream->host->unused(stream);
+}
+
 /* Names the memory of the next recv(2); false if there is none, or the host wants no data now. */
 static bool
 name_memory(struct gy_stream *stream, void **data, size_t *len)
@@ -104,8 +111,12 @@ name_memory(struct gy_stream *stream, void **data, size_t *len)
     *data = NULL;
     *len = 0;
     if (stream->host->buffer != NULL) {
-        if (!stream->host->buffer(stream, data, len) || !gy_stream_may_deliver(stream))
+        if (!stream->host->buffer(stream, data, len))
             return false;
+        if (!gy_stream_may_deliver(stream)) {
+            memory_unused(stream);
+            return false;
+        }
     }
     if (*len > GY_RECV_BYTES_MAX)
         *len = GY_RECV_BYTES_MAX;
@@ -155,6 +166,7 @@ receive_once(struct gy_stream *stream)
         return false;
     }
     stream->flags &= ~(uint32_t)GY_STREAM_READABLE;
+    memory_unused(stream);
     if (got != -EAGAIN)
         gy_stream_fail(stream, (int)got);
     return false;

@@ -1,0 +1,243 @@
+"""TCP: what happens once per connection, per server or per sock_*() call; the rest is C.
+
+`TCPMixin` comes before LoopCore in gyre.Loop's bases.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from asyncio import base_events, constants, futures, sslproto
+from typing import Any
+
+from . import _gyre
+
+__all__ = ["TCPMixin"]
+
+_SockOp = _gyre.SockOp
+_check_ssl_socket: Any = base_events._check_ssl_socket  # type: ignore[attr-defined]
+_HANDSHAKE_TIMEOUT: float = constants.SSL_HANDSHAKE_TIMEOUT
+_SHUTDOWN_TIMEOUT: float = constants.SSL_SHUTDOWN_TIMEOUT
+
+
+class TCPMixin:
+    """The Python half of TCP in gyre.Loop."""
+
+    _debug: bool
+    create_future: Any
+    create_task: Any
+    call_exception_handler: Any
+    add_writer: Any
+    remove_writer: Any
+    _ensure_resolved: Any
+    _make_socket_transport: Any
+    _make_accepted_transport: Any
+    _transport_of_fd: Any
+    _transports: Any
+    _peer_address: Any
+    _sock_recv: Any
+    _sock_recv_into: Any
+    _sock_sendall: Any
+    _sock_accept: Any
+    _sock_connect: Any
+
+    # ---- transports
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: Any,
+        sslcontext: Any,
+        waiter: Any = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = _HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = _SHUTDOWN_TIMEOUT,
+        context: Any = None,
+    ) -> Any:
+        ssl_protocol = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        self._make_socket_transport(
+            rawsock, ssl_protocol, extra=extra, server=server, context=context
+        )
+        return ssl_protocol._app_transport  # type: ignore[attr-defined]
+
+    def _accept_tls(
+        self, fd: int, is_tcp: bool, protocol_factory: Any, server: Any, tls_args: Any
+    ) -> None:
+        """A new connection of a server with an sslcontext; the listener calls this."""
+        sslcontext, handshake_timeout, shutdown_timeout = tls_args
+        protocol = None
+        try:
+            try:
+                protocol = protocol_factory()
+                waiter = self.create_future()
+                ssl_protocol = sslproto.SSLProtocol(
+                    self,
+                    protocol,
+                    sslcontext,
+                    waiter,
+                    server_side=True,
+                    ssl_handshake_timeout=handshake_timeout,
+                    ssl_shutdown_timeout=shutdown_timeout,
+                )
+                self._make_accepted_transport(fd, is_tcp, ssl_protocol, server)
+            except BaseException:
+                os.close(fd)
+                raise
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._report_accept(exc, protocol, None)
+        else:
+            transport = ssl_protocol._app_transport  # type: ignore[attr-defined]
+            self.create_task(self._handshake(waiter, protocol, transport))
+
+    async def _handshake(self, waiter: Any, protocol: Any, transport: Any) -> None:
+        try:
+            try:
+                await waiter
+            finally:
+                # An exception in it would keep the protocol alive in a cycle.
+                del waiter
+        except BaseException as exc:
+            transport.close()
+            if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+                raise
+            self._report_accept(exc, protocol, transport)
+
+    def _report_accept(self, exc: BaseException, protocol: Any, transport: Any) -> None:
+        if not self._debug:
+            return
+        context = {
+            "message": "Error on transport creation for incoming connection",
+            "exception": exc,
+        }
+        if protocol is not None:
+            context["protocol"] = protocol
+        if transport is not None:
+            context["transport"] = transport
+        self.call_exception_handler(context)
+
+    def _ensure_fd_no_transport(self, fd: Any) -> None:
+        """RuntimeError if a transport uses this descriptor: nobody else may wait for it."""
+        fileno = fd
+        if not isinstance(fileno, int):
+            try:
+                fileno = int(fileno.fileno())
+            except (AttributeError, TypeError, ValueError):
+                raise ValueError(f"Invalid file object: {fd!r}") from None
+        transport = self._transport_of_fd(fileno)
+        if transport is None:
+            transport = self._transports.get(fileno)
+        if transport is not None and not transport.is_closing():
+            raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
+
+    # ---- sock_*: the call is tried at once, only the wait is on the ring
+
+    def _check_sock(self, sock: Any) -> None:
+        if type(sock) is not socket.socket:
+            _check_ssl_socket(sock)
+        if self._debug and sock.gettimeout() != 0:
+            raise ValueError("the socket must be non-blocking")
+
+    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
+        """Receive up to n bytes."""
+        self._check_sock(sock)
+        op = self._sock_recv(sock, n)
+        if type(op) is not _SockOp:
+            return op  # type: ignore[no-any-return]
+        try:
+            return await op.future  # type: ignore[no-any-return]
+        except BaseException:
+            op.cancel()
+            raise
+
+    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
+        """Receive into a writable buffer; the number of bytes."""
+        self._check_sock(sock)
+        op = self._sock_recv_into(sock, buf)
+        if type(op) is not _SockOp:
+            return op  # type: ignore[no-any-return]
+        try:
+            return await op.future  # type: ignore[no-any-return]
+        except BaseException:
+            op.cancel()
+            raise
+
+    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
+        """Send all of data."""
+        self._check_sock(sock)
+        op = self._sock_sendall(sock, data)
+        if type(op) is not _SockOp:
+            return
+        try:
+            await op.future
+        except BaseException:
+            op.cancel()
+            raise
+
+    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept a connection: (socket, address)."""
+        self._check_sock(sock)
+        op = self._sock_accept(sock)
+        if type(op) is _SockOp:
+            try:
+                await op.future
+            except BaseException:
+                op.cancel()
+                raise
+            op = op.take()
+        conn = socket.socket(sock.family, sock.type, sock.proto, fileno=op)
+        conn.setblocking(False)
+        address = self._peer_address(conn.fileno())
+        return conn, conn.getpeername() if address is None else address
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect to address, looking its host up if need be."""
+        self._check_sock(sock)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            resolved = await self._ensure_resolved(
+                address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
+            )
+            address = resolved[0][4]
+        op = self._sock_connect(sock, address)
+        if op is NotImplemented:
+            await self._connect_otherwise(sock, address)
+            return
+        if type(op) is not _SockOp:
+            return
+        try:
+            await op.future
+        except BaseException:
+            op.cancel()
+            raise
+
+    async def _connect_otherwise(self, sock: socket.socket, address: Any) -> None:
+        """For families whose addresses only the socket module knows."""
+        try:
+            sock.connect(address)
+            return
+        except (BlockingIOError, InterruptedError):
+            pass
+        waiter = self.create_future()
+        fd = sock.fileno()
+        self.add_writer(fd, futures._set_result_unless_cancelled, waiter, None)  # type: ignore[attr-defined]
+        try:
+            await waiter
+        finally:
+            self.remove_writer(fd)
+        err = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if err != 0:
+            raise OSError(err, f"Connect call failed {address}")

@@ -1,0 +1,417 @@
+/* sock.c: see sock.h.
+ *
+ * A SockOp exists for one call that had to wait.  It is a member of the loop and pinned from then
+ * until the core is done with it; it keeps the buffer and the socket object meanwhile.
+ * Thread: the loop's.  Invariants: the future is settled at most once; an operation whose future
+ * was cancelled touches the socket no more; an accepted descriptor that nobody takes is closed. */
+#include "sock.h"
+
+#include "errors.h"
+#include "future.h"
+#include "pycompat.h"
+#include "sockaddr.h"
+
+#include "../core/sockop.h"
+#include <structmember.h>
+#include <errno.h>
+#include <unistd.h>
+
+struct gpy_sockop {
+    PyObject_HEAD
+    struct gpy_loop *loop; /* strong */
+    struct gpy_loop_member member;
+    struct gy_sockop op;
+    PyObject *sock;
+    PyObject *future;  /* NULL until it has to wait                              */
+    PyObject *bytes;   /* RECV: what is filled                                   */
+    PyObject *address; /* CONNECT: for the words of an error                    */
+    Py_buffer view;    /* RECV_INTO, SENDALL; obj NULL: none                     */
+    int accepted;      /* ACCEPT: a descriptor that nobody has taken yet, or -1  */
+    bool waiting;      /* the core has it                                        */
+};
+
+static struct gpy_sockop *
+sockop_of(struct gy_sockop *op)
+{
+    return container_of(op, struct gpy_sockop, op);
+}
+
+/* ---- life
+ * ------------------------------------------------------------------------------------------ */
+
+static void
+sockop_pin(struct gpy_sockop *self)
+{
+    GY_ASSERT(self->member.pinned == NULL);
+    self->waiting = true;
+    self->member.pinned = Py_NewRef((PyObject *)self);
+    gy_list_append(&self->loop->members, &self->member.link);
+}
+
+/* The core is done with it.  May free self. */
+static void
+sockop_unpin(struct gpy_sockop *self)
+{
+    GY_ASSERT(self->waiting);
+    self->waiting = false;
+    if (self->view.obj != NULL)
+        PyBuffer_Release(&self->view);
+    gy_list_remove(&self->member.link);
+    Py_CLEAR(self->member.pinned);
+}
+
+static void
+member_abandon(struct gpy_loop_member *member)
+{
+    struct gpy_sockop *self = container_of(member, struct gpy_sockop, member);
+    /* Nothing is in flight outside a run; what would not end keeps its memory for good. */
+    if (gy_sockop_cancel(&self->op))
+        sockop_unpin(self);
+    else
+        self->member.pinned = NULL;
+}
+
+static bool
+on_valid(struct gy_sockop *op)
+{
+    struct gpy_sockop *self = sockop_of(op);
+    struct gpy_state *state = self->loop->state;
+    if (self->future == NULL || gpy_future_is_done(state, self->future) != 0)
+        return false; /* cancelled: not one byte more */
+    PyObject *number = PyObject_CallMethodNoArgs(self->sock, state->str_fileno);
+    long fd = number ? PyLong_AsLong(number) : -1;
+    Py_XDECREF(number);
+    PyErr_Clear();
+    return fd == self->op.fd;
+}
+
+/* The Python value of a result.  NULL: an exception is set. */
+static PyObject *
+result_value(struct gpy_sockop *self, ssize_t result)
+{
+    if (result < 0) {
+        if (self->op.kind == GY_SOCK_CONNECT && self->future != NULL) {
+            PyObject *text = PyUnicode_FromFormat("Connect call failed %S", self->address);
+            PyObject *exc =
+                text ? PyObject_CallFunction(PyExc_OSError, "iO", (int)-result, text) : NULL;
+            Py_XDECREF(text);
+            if (exc != NULL)
+                gpy_exc_give(exc);
+            return NULL;
+        }
+        return gpy_oserror_raise((int)result);
+    }
+    switch ((enum gy_sockop_kind)self->op.kind) {
+    case GY_SOCK_RECV:
+        if (self->bytes == NULL)
+            return PyLong_FromSsize_t(result);
+        if (result != PyBytes_GET_SIZE(self->bytes) && _PyBytes_Resize(&self->bytes, result) < 0)
+            return NULL;
+        return Py_NewRef(self->bytes);
+    case GY_SOCK_ACCEPT:
+        if (self->future == NULL)
+            return PyLong_FromSsize_t(result);
+        self->accepted = (int)result; /* take() hands it out: the future's result may be lost */
+        Py_RETURN_NONE;
+    case GY_SOCK_SENDALL:
+    case GY_SOCK_CONNECT:
+        break;
+    }
+    Py_RETURN_NONE;
+}
+
+static void
+settle_future(struct gpy_sockop *self, ssize_t result)
+{
+    struct gpy_state *state = self->loop->state;
+    PyObject *future = self->future;
+    int rc = gpy_future_is_done(state, future);
+    if (rc > 0) { /* cancelled */
+        if (self->op.kind == GY_SOCK_ACCEPT && result >= 0)
+            (void)close((int)result);
+        return;
+    }
+    PyObject *value = rc == 0 ? result_value(self, result) : NULL;
+    if (value != NULL) {
+        rc = gpy_future_set_result(state, future, value);
+        Py_DECREF(value);
+    } else if (rc == 0) {
+        PyObject *exc = gpy_exc_take();
+        rc = gpy_future_set_exception(state, future, exc);
+        Py_DECREF(exc);
+    }
+    if (rc < 0 && !gpy_loop_keep_raised(self->loop))
+        PyErr_WriteUnraisable((PyObject *)self);
+}
+
+static void
+on_done(struct gy_sockop *op, ssize_t result)
+{
+    struct gpy_sockop *self = sockop_of(op);
+    Py_INCREF(self);
+    if (self->future != NULL) /* else the collector has cleared it */
+        settle_future(self, result);
+    else if (self->op.kind == GY_SOCK_ACCEPT && result >= 0)
+        (void)close((int)result);
+    sockop_unpin(self);
+    Py_DECREF(self);
+}
+
+static const struct gy_sockop_host sockop_host = {.valid = on_valid, .done = on_done};
+
+/* ---- the methods
+ * ------------------------------------------------------------------------------------ */
+
+static struct gpy_sockop *
+sockop_new(struct gpy_loop *loop, PyObject *sock, int *fd)
+{
+    PyTypeObject *type = loop->state->sockop_type;
+    if (gpy_loop_check_open(loop) < 0)
+        return NULL;
+    PyObject *number = PyObject_CallMethodNoArgs(sock, loop->state->str_fileno);
+    long value = number ? PyLong_AsLong(number) : -1;
+    Py_XDECREF(number);
+    if (value < 0) {
+        if (!PyErr_Occurred())
+            (void)gpy_oserror_raise(-EBADF);
+        return NULL;
+    }
+    struct gpy_sockop *self = (struct gpy_sockop *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    *fd = (int)value;
+    self->loop = (struct gpy_loop *)Py_NewRef((PyObject *)loop);
+    self->sock = Py_NewRef(sock);
+    self->accepted = -1;
+    gy_list_init(&self->member.link);
+    self->member.abandon = member_abandon;
+    gy_sockop_init(&self->op, &loop->core, &sockop_host);
+    return self;
+}
+
+/* The result of a call that was tried: its value, or self if it has to wait.  Takes self over. */
+static PyObject *
+finish_call(struct gpy_sockop *self, ssize_t result)
+{
+    PyObject *value;
+    if (GY_LIKELY(result != -EINPROGRESS)) {
+        value = result_value(self, result);
+        if (self->view.obj != NULL)
+            PyBuffer_Release(&self->view);
+        Py_DECREF(self);
+        return value;
+    }
+    self->future =
+        PyObject_CallMethodNoArgs((PyObject *)self->loop, self->loop->state->str_create_future);
+    sockop_pin(self);
+    if (self->future == NULL) {
+        PyObject *exc = gpy_exc_take();
+        if (gy_sockop_cancel(&self->op))
+            sockop_unpin(self);
+        Py_DECREF(self);
+        gpy_exc_give(exc);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static int
+check_args(const char *method, Py_ssize_t nargs)
+{
+    if (nargs == 2)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "%s() takes 2 arguments", method);
+    return -1;
+}
+
+PyObject *
+gpy_loop_sock_recv(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
+{
+    int fd;
+    if (check_args("_sock_recv", nargs) < 0)
+        return NULL;
+    Py_ssize_t len = PyNumber_AsSsize_t(args[1], PyExc_OverflowError);
+    if (len == -1 && PyErr_Occurred())
+        return NULL;
+    if (len < 0) {
+        PyErr_SetString(PyExc_ValueError, "negative buffersize in recv");
+        return NULL;
+    }
+    struct gpy_sockop *self = sockop_new(loop, args[0], &fd);
+    if (self == NULL)
+        return NULL;
+    self->bytes = PyBytes_FromStringAndSize(NULL, len);
+    if (self->bytes == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return finish_call(self,
+                       gy_sockop_recv(&self->op, fd, PyBytes_AS_STRING(self->bytes), (size_t)len));
+}
+
+PyObject *
+gpy_loop_sock_recv_into(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
+{
+    int fd;
+    if (check_args("_sock_recv_into", nargs) < 0)
+        return NULL;
+    struct gpy_sockop *self = sockop_new(loop, args[0], &fd);
+    if (self == NULL)
+        return NULL;
+    if (PyObject_GetBuffer(args[1], &self->view, PyBUF_WRITABLE) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return finish_call(self, gy_sockop_recv(&self->op, fd, self->view.buf, (size_t)self->view.len));
+}
+
+PyObject *
+gpy_loop_sock_sendall(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
+{
+    int fd;
+    if (check_args("_sock_sendall", nargs) < 0)
+        return NULL;
+    struct gpy_sockop *self = sockop_new(loop, args[0], &fd);
+    if (self == NULL)
+        return NULL;
+    if (PyObject_GetBuffer(args[1], &self->view, PyBUF_SIMPLE) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return finish_call(self,
+                       gy_sockop_sendall(&self->op, fd, self->view.buf, (size_t)self->view.len));
+}
+
+PyObject *
+gpy_loop_sock_accept(struct gpy_loop *loop, PyObject *sock)
+{
+    int fd;
+    struct gpy_sockop *self = sockop_new(loop, sock, &fd);
+    if (self == NULL)
+        return NULL;
+    return finish_call(self, gy_sockop_accept(&self->op, fd));
+}
+
+/* NotImplemented: an address of a form that only the socket module knows. */
+PyObject *
+gpy_loop_sock_connect(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
+{
+    struct sockaddr_storage address;
+    socklen_t len;
+    int fd;
+    if (check_args("_sock_connect", nargs) < 0)
+        return NULL;
+    PyObject *family = PyObject_GetAttr(args[0], loop->state->str_family);
+    long number = family ? PyLong_AsLong(family) : -1;
+    Py_XDECREF(family);
+    if (number == -1 && PyErr_Occurred())
+        return NULL;
+    int known = gpy_sockaddr_parse((int)number, args[1], &address, &len);
+    if (known <= 0)
+        return known < 0 ? NULL : Py_NewRef(Py_NotImplemented);
+    struct gpy_sockop *self = sockop_new(loop, args[0], &fd);
+    if (self == NULL)
+        return NULL;
+    self->address = Py_NewRef(args[1]);
+    return finish_call(self,
+                       gy_sockop_connect(&self->op, fd, (const struct sockaddr *)&address, len));
+}
+
+/* ---- SockOp
+ * -------------------------------------------------------------------------------------------- */
+
+/* The awaiting coroutine is left before the end, or after it without looking at the result. */
+static PyObject *
+sockop_cancel(struct gpy_sockop *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->accepted >= 0) {
+        (void)close(self->accepted);
+        self->accepted = -1;
+    }
+    if (self->waiting && !self->op.cancelled && gy_sockop_cancel(&self->op))
+        sockop_unpin(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+sockop_take(struct gpy_sockop *self, PyObject *Py_UNUSED(ignored))
+{
+    int fd = self->accepted;
+    self->accepted = -1;
+    return PyLong_FromLong(fd);
+}
+
+static int
+sockop_traverse(struct gpy_sockop *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT((PyObject *)self->loop);
+    Py_VISIT(self->sock);
+    Py_VISIT(self->future);
+    Py_VISIT(self->address);
+    Py_VISIT(self->view.obj);
+    return 0;
+}
+
+/* The buffer stays: the core may still fill it. */
+static int
+sockop_clear(struct gpy_sockop *self)
+{
+    Py_CLEAR(self->sock);
+    Py_CLEAR(self->future);
+    Py_CLEAR(self->address);
+    return 0;
+}
+
+static void
+sockop_dealloc(struct gpy_sockop *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    GY_ASSERT(!self->waiting);
+    if (self->accepted >= 0)
+        (void)close(self->accepted);
+    if (self->view.obj != NULL)
+        PyBuffer_Release(&self->view);
+    Py_XDECREF(self->bytes);
+    (void)sockop_clear(self);
+    Py_XDECREF((PyObject *)self->loop);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef sockop_methods[] = {
+    {"cancel", (PyCFunction)sockop_cancel, METH_NOARGS,
+     "End the operation; nothing touches the socket or the buffer afterwards."},
+    {"take", (PyCFunction)sockop_take, METH_NOARGS, "The accepted descriptor, once."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef sockop_members[] = {
+    {"future", T_OBJECT_EX, offsetof(struct gpy_sockop, future), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot sockop_slots[] = {
+    {Py_tp_doc, "A sock_*() call that waits for its socket."},
+    {Py_tp_traverse, sockop_traverse},
+    {Py_tp_clear, sockop_clear},
+    {Py_tp_dealloc, sockop_dealloc},
+    {Py_tp_methods, sockop_methods},
+    {Py_tp_members, sockop_members},
+    {0, NULL},
+};
+
+static PyType_Spec sockop_spec = {
+    .name = "gyre._gyre.SockOp",
+    .basicsize = sizeof(struct gpy_sockop),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = sockop_slots,
+};
+
+int
+gpy_sock_exec(PyObject *module, struct gpy_state *state)
+{
+    state->sockop_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &sockop_spec, NULL);
+    return state->sockop_type ? PyModule_AddType(module, state->sockop_type) : -1;
+}

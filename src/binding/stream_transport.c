@@ -1,0 +1,634 @@
+/* stream_transport.c: the transport over a connected stream socket: life, Python methods, type.
+ *
+ * Owner: Python references, and the loop's pin from the first operation until the core has closed
+ * the descriptor.  Thread: the loop's.
+ * Invariants: connection_lost() is called at most once, before the core is told to close (so that
+ * the descriptor is still open inside it), except that dropping queued bytes needs the core's close
+ * at once; the core's stream is ended exactly once, by its closed() or by abandon. */
+#include "stream_transport.h"
+
+#include "errors.h"
+#include "future.h"
+#include "pycompat.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+/* ---- the core's upcalls about the end -----------------------------------------------------------
+ */
+
+static void
+on_detach(struct gy_stream *stream)
+{
+    struct gpy_stream_transport *self = gpy_stream_transport_of(stream);
+    bool owned = gpy_transport_owns_fd(&self->base);
+    gpy_transport_detach(&self->base);
+    if (!owned)
+        stream->fd = -1; /* the number is somebody else's by now */
+}
+
+static void
+on_closed(struct gy_stream *stream)
+{
+    struct gpy_stream_transport *self = gpy_stream_transport_of(stream);
+    self->stream_ended = true;
+    gpy_transport_delist(&self->base);
+    gpy_transport_unpin(&self->base); /* may free self */
+}
+
+const struct gy_stream_host gpy_stream_transport_host = {
+    .buffer = gpy_stream_transport_on_buffer,
+    .unused = gpy_stream_transport_on_unused,
+    .data = gpy_stream_transport_on_data,
+    .eof = gpy_stream_transport_on_eof,
+    .error = gpy_stream_transport_on_error,
+    .drained = gpy_stream_transport_on_drained,
+    .release = gpy_stream_transport_on_release,
+    .detach = on_detach,
+    .closed = on_closed,
+};
+
+/* Ends the core's half at once, without a word to the protocol: the loop is closed, or we die. */
+static void
+abandon(struct gpy_stream_transport *self)
+{
+    if (self->stream_ended)
+        return;
+    gpy_stream_transport_release_view(self);
+    gy_stream_abandon(&self->stream);
+    self->stream_ended = true;
+    gpy_transport_delist(&self->base);
+    gpy_transport_unpin(&self->base); /* may free self */
+}
+
+static void
+member_abandon(struct gpy_loop_member *member)
+{
+    abandon(gpy_stream_transport_of_base(gpy_transport_of_member(member)));
+}
+
+/* ---- what the kinds of transports do differently
+ * ------------------------------------------------- */
+
+static size_t
+ops_buffer_size(struct gpy_transport *base)
+{
+    struct gpy_stream_transport *self = gpy_stream_transport_of_base(base);
+    return base->conn_lost || self->stream_ended ? 0 : gy_stream_queued(&self->stream);
+}
+
+static void
+ops_flush(struct gpy_transport *base)
+{
+    gpy_stream_transport_flush(gpy_stream_transport_of_base(base));
+}
+
+int
+gpy_stream_transport_lose(struct gpy_stream_transport *self, PyObject *exc)
+{
+    struct gpy_transport *base = &self->base;
+    if (base->conn_lost)
+        return 0;
+    base->closing = true;
+    base->conn_lost = 1;
+    if (!self->stream_ended) {
+        gy_stream_pause(&self->stream);
+        if (gy_stream_queued(&self->stream) != 0)
+            gy_stream_close(&self->stream); /* nothing more may leave */
+    }
+    PyObject *method = PyObject_GetAttr((PyObject *)self, base->state->str__call_connection_lost);
+    if (method == NULL)
+        return -1;
+    int rc = gpy_loop_call_soon(base->loop, method, exc ? exc : Py_None, base->context);
+    Py_DECREF(method);
+    return rc;
+}
+
+static int
+ops_force_close(struct gpy_transport *base, PyObject *exc)
+{
+    return gpy_stream_transport_lose(gpy_stream_transport_of_base(base), exc);
+}
+
+static int
+ops_set_protocol(struct gpy_transport *base)
+{
+    struct gpy_stream_transport *self = gpy_stream_transport_of_base(base);
+    if (base->kind == GPY_PROTOCOL_BUFFER && self->view == NULL) {
+        self->view = PyMem_Calloc(1, sizeof(*self->view));
+        if (self->view == NULL) {
+            (void)PyErr_NoMemory();
+            return -1;
+        }
+    }
+    /* A BufferedProtocol reads straight into its own memory. */
+    if (base->kind == GPY_PROTOCOL_BUFFER && !self->stream_ended)
+        gy_stream_set_policy(&self->stream, GY_RECV_POLL);
+    return 0;
+}
+
+static void
+ops_disown(struct gpy_transport *base)
+{
+    struct gpy_stream_transport *self = gpy_stream_transport_of_base(base);
+    gpy_transport_detach(base);
+    if (self->stream_ended)
+        return;
+    self->stream.fd = -1; /* whatever still comes fails with EBADF and hits nobody */
+    if (gpy_oserror_raise(-EBADF) == NULL)
+        gpy_transport_fatal_error(base, "Fatal error on socket transport");
+}
+
+static const struct gpy_transport_ops stream_transport_ops = {
+    .buffer_size = ops_buffer_size,
+    .flush = ops_flush,
+    .force_close = ops_force_close,
+    .set_protocol = ops_set_protocol,
+    .disown = ops_disown,
+};
+
+/* ---- birth
+ * ------------------------------------------------------------------------------------------ */
+
+static int
+attach_server(struct gpy_stream_transport *self)
+{
+    struct gpy_transport *base = &self->base;
+    if (base->server == NULL)
+        return 0;
+    PyObject *stack[2] = {base->server, (PyObject *)self};
+    PyObject *result = PyObject_VectorcallMethod(
+        base->state->str__attach, stack,
+        (GPY_SERVER_ATTACH_TAKES_TRANSPORT ? 2 : 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    if (result == NULL)
+        Py_CLEAR(base->server);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+void
+gpy_stream_transport_discard(struct gpy_stream_transport *self)
+{
+    PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
+    self->base.ended = true; /* nobody has seen it: no warning */
+    if (gpy_transport_leave_server(&self->base) < 0)
+        PyErr_WriteUnraisable((PyObject *)self);
+    abandon(self);
+    Py_DECREF(self);
+    if (exc != NULL)
+        gpy_exc_give(exc);
+}
+
+struct gpy_stream_transport *
+gpy_stream_transport_new(struct gpy_loop *loop, int fd, PyObject *sock, PyObject *protocol,
+                         PyObject *extra, PyObject *server, PyObject *context)
+{
+    PyTypeObject *type = loop->state->stream_transport_type;
+    struct gpy_stream_transport *self = (struct gpy_stream_transport *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->stream_ended = true; /* until it has begun */
+    self->base.ended = true;
+    if (gpy_transport_init(&self->base, &stream_transport_ops, loop, fd, sock, protocol, extra,
+                           server, context) < 0 ||
+        ops_set_protocol(&self->base) < 0 || gpy_transport_enlist(&self->base) < 0) {
+        Py_CLEAR(self->base.server);
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->base.member.abandon = member_abandon;
+    gy_stream_init(&self->stream, &loop->core, fd, &gpy_stream_transport_host, GY_RECV_POLL);
+    self->stream_ended = false;
+    self->base.ended = false;
+    if (attach_server(self) < 0) {
+        self->stream.fd = -1; /* the caller keeps it */
+        self->base.fd_gone = true;
+        gpy_stream_transport_discard(self);
+        return NULL;
+    }
+    return self;
+}
+
+int
+gpy_stream_transport_start(struct gpy_stream_transport *self, PyObject *waiter)
+{
+    struct gpy_transport *base = &self->base;
+    struct gpy_state *state = base->state;
+    PyObject *made = PyObject_GetAttr(base->protocol, state->str_connection_made);
+    PyObject *begin = made ? PyObject_GetAttr((PyObject *)self, state->str__begin) : NULL;
+    int rc = -1;
+    /* asyncio's order: connection_made, then reading starts, then the waiter is told. */
+    if (begin != NULL)
+        rc = gpy_loop_call_soon(base->loop, made, (PyObject *)self, base->context);
+    if (rc == 0)
+        rc = gpy_loop_call_soon(base->loop, begin, waiter ? waiter : Py_None, base->context);
+    Py_XDECREF(made);
+    Py_XDECREF(begin);
+    return rc;
+}
+
+static PyObject *
+stream_transport_begin(struct gpy_stream_transport *self, PyObject *waiter)
+{
+    struct gpy_transport *base = &self->base;
+    if (!base->closing && !base->paused && !self->stream_ended) {
+        gpy_transport_pin(base);
+        gy_stream_resume(&self->stream);
+    }
+    if (waiter != Py_None) {
+        int over = gpy_future_cancelled(base->state, waiter);
+        if (over < 0 || (over == 0 && gpy_future_set_result(base->state, waiter, Py_None) < 0))
+            return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- ends
+ * ------------------------------------------------------------------------------------------- */
+
+int
+gpy_stream_transport_close(struct gpy_stream_transport *self)
+{
+    struct gpy_transport *base = &self->base;
+    if (base->closing)
+        return 0;
+    base->closing = true;
+    if (!self->stream_ended) {
+        gy_stream_pause(&self->stream);
+        gpy_stream_transport_flush(self); /* what is held leaves now; may fail and lose */
+        if (gy_stream_queued(&self->stream) != 0)
+            return 0; /* on_drained goes on */
+    }
+    return gpy_stream_transport_lose(self, NULL);
+}
+
+static PyObject *
+stream_transport_close(struct gpy_stream_transport *self, PyObject *Py_UNUSED(ignored))
+{
+    if (gpy_stream_transport_close(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+stream_transport_abort(struct gpy_stream_transport *self, PyObject *Py_UNUSED(ignored))
+{
+    if (gpy_stream_transport_lose(self, NULL) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+stream_transport_force_close(struct gpy_stream_transport *self, PyObject *exc)
+{
+    if (gpy_stream_transport_lose(self, exc) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* _fatal_error(exc, message): SSLProtocol and libraries that copy asyncio's transports. */
+static PyObject *
+stream_transport_fatal_error(struct gpy_stream_transport *self, PyObject *args)
+{
+    PyObject *exc;
+    const char *message = "Fatal error on transport";
+    if (!PyArg_ParseTuple(args, "O|s:_fatal_error", &exc, &message))
+        return NULL;
+    if (!PyExceptionInstance_Check(exc)) {
+        PyErr_SetString(PyExc_TypeError, "_fatal_error() needs an exception");
+        return NULL;
+    }
+    gpy_exc_give(Py_NewRef(exc));
+    gpy_transport_fatal_error(&self->base, message);
+    Py_RETURN_NONE;
+}
+
+static int
+fail_empty_waiter_at_end(struct gpy_stream_transport *self)
+{
+    if (self->empty_waiter == NULL)
+        return 0;
+    PyObject *exc =
+        PyObject_CallFunction(PyExc_ConnectionError, "s", "Connection is closed by peer");
+    if (exc == NULL)
+        return -1;
+    gpy_stream_transport_fail_empty_waiter(self, exc);
+    Py_DECREF(exc);
+    return 0;
+}
+
+static PyObject *
+stream_transport_call_connection_lost(struct gpy_stream_transport *self, PyObject *exc)
+{
+    struct gpy_transport *base = &self->base;
+    if (base->ended)
+        Py_RETURN_NONE;
+    base->conn_lost = base->conn_lost ? base->conn_lost : 1;
+    base->closing = true;
+    PyObject *result = Py_NewRef(Py_None);
+    if (base->protocol != NULL) {
+        PyObject *protocol = Py_NewRef(base->protocol);
+        Py_SETREF(result,
+                  PyObject_CallMethodOneArg(protocol, base->state->str_connection_lost, exc));
+        Py_DECREF(protocol);
+    }
+    PyObject *raised = result ? NULL : gpy_exc_take();
+    base->ended = true;
+    if (!self->stream_ended)
+        gy_stream_close(&self->stream);
+    Py_CLEAR(base->protocol);
+    if (gpy_transport_leave_server(base) < 0 || fail_empty_waiter_at_end(self) < 0)
+        Py_CLEAR(result);
+    if (raised == NULL)
+        return result;
+    Py_XDECREF(result);
+    gpy_exc_chain(raised);
+    return NULL;
+}
+
+/* ---- reading
+ * ----------------------------------------------------------------------------------------- */
+
+static PyObject *
+stream_transport_is_reading(struct gpy_stream_transport *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(!self->base.closing && !self->base.paused);
+}
+
+static PyObject *
+stream_transport_pause_reading(struct gpy_stream_transport *self, PyObject *Py_UNUSED(ignored))
+{
+    struct gpy_transport *base = &self->base;
+    if (!base->closing && !base->paused) {
+        base->paused = true;
+        if (!self->stream_ended)
+            gy_stream_pause(&self->stream);
+        gpy_transport_debug(base, "%r pauses reading", NULL, NULL);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+stream_transport_resume_reading(struct gpy_stream_transport *self, PyObject *Py_UNUSED(ignored))
+{
+    struct gpy_transport *base = &self->base;
+    if (!base->closing && base->paused) {
+        base->paused = false;
+        if (!self->stream_ended) {
+            gpy_transport_pin(base);
+            gy_stream_resume(&self->stream);
+        }
+        gpy_transport_debug(base, "%r resumes reading", NULL, NULL);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+stream_transport_can_write_eof(struct gpy_stream_transport *self, PyObject *Py_UNUSED(ignored))
+{
+    GY_UNUSED(self);
+    Py_RETURN_TRUE;
+}
+
+/* ---- the type
+ * ------------------------------------------------------------------------------------------ */
+
+static PyObject *
+stream_transport_repr(struct gpy_stream_transport *self)
+{
+    struct gpy_transport *base = &self->base;
+    PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "__name__");
+    if (name == NULL)
+        return NULL;
+    const char *state = base->ended ? " closed" : base->closing ? " closing" : "";
+    PyObject *text;
+    if (base->ended || base->loop == NULL || !base->loop->core_ready) {
+        text = PyUnicode_FromFormat("<%U%s fd=%d>", name, state, (int)base->fd);
+    } else {
+        size_t queued = ops_buffer_size(base);
+        bool reading = !self->stream_ended && (self->stream.flags & GY_STREAM_READING) != 0 &&
+                       (self->stream.flags & GY_STREAM_EOF) == 0;
+        text = PyUnicode_FromFormat("<%U%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, state,
+                                    (int)base->fd, reading ? "polling" : "idle",
+                                    queued ? "polling" : "idle", queued);
+    }
+    Py_DECREF(name);
+    return text;
+}
+
+static int
+stream_transport_traverse(struct gpy_stream_transport *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->empty_waiter);
+    return gpy_transport_traverse(&self->base, visit, arg);
+}
+
+static int
+stream_transport_clear(struct gpy_stream_transport *self)
+{
+    Py_CLEAR(self->empty_waiter);
+    gpy_transport_clear(&self->base);
+    return 0;
+}
+
+static void
+stream_transport_finalize(struct gpy_stream_transport *self)
+{
+    PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
+    if (!self->base.ended &&
+        PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R", self) < 0)
+        PyErr_WriteUnraisable((PyObject *)self);
+    if (gpy_transport_leave_server(&self->base) < 0)
+        PyErr_WriteUnraisable((PyObject *)self);
+    abandon(self);
+    if (exc != NULL)
+        gpy_exc_give(exc);
+}
+
+static void
+stream_transport_dealloc(struct gpy_stream_transport *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
+        return;
+    PyObject_GC_UnTrack(self);
+    if (self->base.weakreflist != NULL)
+        PyObject_ClearWeakRefs((PyObject *)self);
+    GY_ASSERT(self->stream_ended);
+    (void)stream_transport_clear(self);
+    PyMem_Free(self->view);
+    Py_XDECREF((PyObject *)self->base.loop);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef stream_transport_methods[] = {
+    GPY_TRANSPORT_METHODS,
+    {"write", (PyCFunction)gpy_stream_transport_write, METH_O,
+     "Send bytes; what the socket does not take at once is buffered."},
+    {"writelines", (PyCFunction)gpy_stream_transport_writelines, METH_O,
+     "Send several bytes objects."},
+    {"write_eof", (PyCFunction)gpy_stream_transport_write_eof, METH_NOARGS,
+     "Close the sending side when the buffer is sent."},
+    {"can_write_eof", (PyCFunction)stream_transport_can_write_eof, METH_NOARGS, "True."},
+    {"is_reading", (PyCFunction)stream_transport_is_reading, METH_NOARGS,
+     "True if the protocol may be given data."},
+    {"pause_reading", (PyCFunction)stream_transport_pause_reading, METH_NOARGS,
+     "No data_received() until resume_reading()."},
+    {"resume_reading", (PyCFunction)stream_transport_resume_reading, METH_NOARGS,
+     "End a pause_reading()."},
+    {"close", (PyCFunction)stream_transport_close, METH_NOARGS,
+     "Close when the buffer is sent; no more data is received."},
+    {"abort", (PyCFunction)stream_transport_abort, METH_NOARGS, "Close now and drop the buffer."},
+    {"_force_close", (PyCFunction)stream_transport_force_close, METH_O, NULL},
+    {"_fatal_error", (PyCFunction)stream_transport_fatal_error, METH_VARARGS, NULL},
+    {"_call_connection_lost", (PyCFunction)stream_transport_call_connection_lost, METH_O, NULL},
+    {"_begin", (PyCFunction)stream_transport_begin, METH_O, NULL},
+    {"_make_empty_waiter", (PyCFunction)gpy_stream_transport_make_empty_waiter, METH_NOARGS, NULL},
+    {"_reset_empty_waiter", (PyCFunction)gpy_stream_transport_reset_empty_waiter, METH_NOARGS,
+     NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef stream_transport_getset[] = {
+    GPY_TRANSPORT_GETSET,
+    {"_buffer", (getter)gpy_stream_transport_buffer_get, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef stream_transport_members[] = {
+    GPY_TRANSPORT_MEMBERS,
+    {"_eof", T_BOOL, offsetof(struct gpy_stream_transport, eof), READONLY, NULL},
+    {"_empty_waiter", T_OBJECT, offsetof(struct gpy_stream_transport, empty_waiter), READONLY,
+     NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot stream_transport_slots[] = {
+    {Py_tp_doc, "A connected stream socket; made by the loop."},
+    {Py_tp_repr, stream_transport_repr},
+    {Py_tp_traverse, stream_transport_traverse},
+    {Py_tp_clear, stream_transport_clear},
+    {Py_tp_finalize, stream_transport_finalize},
+    {Py_tp_dealloc, stream_transport_dealloc},
+    {Py_tp_methods, stream_transport_methods},
+    {Py_tp_getset, stream_transport_getset},
+    {Py_tp_members, stream_transport_members},
+    {0, NULL},
+};
+
+static PyType_Spec stream_transport_spec = {
+    .name = "gyre._gyre.StreamTransport",
+    .basicsize = sizeof(struct gpy_stream_transport),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = stream_transport_slots,
+};
+
+/* `_sendfile_compatible` and the other class attributes that asyncio reads. */
+static int
+add_class_attributes(PyObject *type)
+{
+    int rc = -1;
+    PyObject *constants = PyImport_ImportModule("asyncio.constants");
+    PyObject *modes = constants ? PyObject_GetAttrString(constants, "_SendfileMode") : NULL;
+    PyObject *mode = modes ? PyObject_GetAttrString(modes, "TRY_NATIVE") : NULL;
+    PyObject *max_size = mode ? PyLong_FromLong(GY_RECV_BYTES_MAX) : NULL;
+    if (max_size != NULL && PyObject_SetAttrString(type, "_sendfile_compatible", mode) == 0 &&
+        PyObject_SetAttrString(type, "max_size", max_size) == 0)
+        rc = PyObject_SetAttrString(type, "_start_tls_compatible", Py_True);
+    Py_XDECREF(constants);
+    Py_XDECREF(modes);
+    Py_XDECREF(mode);
+    Py_XDECREF(max_size);
+    return rc;
+}
+
+int
+gpy_stream_transport_exec(PyObject *module, struct gpy_state *state)
+{
+    PyObject *transports = PyImport_ImportModule("asyncio.transports");
+    PyObject *base = transports ? PyObject_GetAttrString(transports, "Transport") : NULL;
+    PyObject *bases = NULL;
+    int rc = -1;
+    if (base == NULL)
+        goto done;
+    /* transport.h: our struct continues asyncio's, whose only field is the slot `_extra`. */
+    if (!PyType_Check(base) ||
+        ((PyTypeObject *)base)->tp_basicsize != (Py_ssize_t)offsetof(struct gpy_transport, ops)) {
+        PyErr_SetString(PyExc_ImportError,
+                        "asyncio.Transport of this Python has fields that gyre does not know");
+        goto done;
+    }
+    bases = PyTuple_Pack(1, base);
+    if (bases != NULL)
+        state->stream_transport_type =
+            (PyTypeObject *)PyType_FromModuleAndSpec(module, &stream_transport_spec, bases);
+    if (state->stream_transport_type != NULL &&
+        add_class_attributes((PyObject *)state->stream_transport_type) == 0)
+        rc = PyModule_AddType(module, state->stream_transport_type);
+done:
+    Py_XDECREF(transports);
+    Py_XDECREF(base);
+    Py_XDECREF(bases);
+    return rc;
+}
+
+/* ---- loop._make_socket_transport
+ * ------------------------------------------------------------------------ */
+
+static int
+fileno_of(struct gpy_state *state, PyObject *sock)
+{
+    PyObject *number = PyObject_CallMethodNoArgs(sock, state->str_fileno);
+    long fd = number ? PyLong_AsLong(number) : -1;
+    Py_XDECREF(number);
+    if (fd < 0 && !PyErr_Occurred())
+        (void)gpy_oserror_raise(-EBADF);
+    return fd < 0 ? -1 : (int)fd;
+}
+
+/* Always without Nagle's delay.  Anything but TCP refuses the option: there a short read does not
+ * mean that the socket is empty. */
+static void
+tune_socket(struct gpy_stream_transport *self)
+{
+    int on = 1;
+    if (setsockopt(self->base.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
+        self->stream.flags |= GY_STREAM_READ_OUT;
+}
+
+PyObject *
+gpy_loop_make_socket_transport(struct gpy_loop *loop, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"sock", "protocol", "waiter", "extra", "server", "context", NULL};
+    PyObject *sock, *protocol, *waiter = Py_None, *extra = Py_None, *server = Py_None;
+    PyObject *context = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O$OOO:_make_socket_transport", names, &sock,
+                                     &protocol, &waiter, &extra, &server, &context) ||
+        gpy_loop_check_open(loop) < 0)
+        return NULL;
+    int fd = fileno_of(loop->state, sock);
+    if (fd < 0)
+        return NULL;
+    struct gpy_transport *other = gpy_transport_find(loop, fd);
+    if (other != NULL && !other->closing && gpy_transport_owns_fd(other))
+        return PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", sock,
+                            other);
+    context = context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
+    if (context == NULL)
+        return NULL;
+    struct gpy_stream_transport *self =
+        gpy_stream_transport_new(loop, fd, sock, protocol, extra, server, context);
+    Py_DECREF(context);
+    if (self == NULL)
+        return NULL;
+    tune_socket(self);
+    if (gpy_stream_transport_start(self, waiter == Py_None ? NULL : waiter) < 0) {
+        self->stream.fd = -1; /* stays the caller's */
+        self->base.fd_gone = true;
+        gpy_stream_transport_discard(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}

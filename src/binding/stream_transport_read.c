@@ -1,0 +1,201 @@
+/* stream_transport_read.c: bytes, ends and errors on their way up to the protocol.
+ *
+ * Purpose: the half of gy_stream_host that receives.  Thread: the loop's, from gy_loop_reap.
+ * Invariants: nothing is delivered after connection_lost was scheduled; the buffer that a
+ * BufferedProtocol named is exported for the time of one recv(2) only; every exception of the
+ * protocol ends in gpy_transport_fatal_error(). */
+#include "stream_transport.h"
+
+#include "errors.h"
+#include "pycompat.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- where the next bytes go ------------------------------------------------------------------
+ */
+
+void
+gpy_stream_transport_release_view(struct gpy_stream_transport *self)
+{
+    if (self->view != NULL && self->view->obj != NULL)
+        PyBuffer_Release(self->view); /* sets obj to NULL */
+}
+
+/* Asks the protocol for its buffer.  False: nothing may be read now (it failed, closed or paused).
+ * True with *data unset: another protocol took over.  `feeding`: the bytes are here already, so
+ * that a pause comes too late for them. */
+static bool
+view_buffer(struct gpy_stream_transport *self, bool feeding, void **data, size_t *len)
+{
+    struct gpy_transport *base = &self->base;
+    PyObject *hint = PyLong_FromLong(-1);
+    PyObject *buffer = hint ? gpy_protocol_call(base->loop, base->context, base->protocol,
+                                                base->state->str_get_buffer, hint)
+                            : NULL;
+    Py_XDECREF(hint);
+    Py_ssize_t count = buffer ? PyObject_Size(buffer) : -1;
+    if (count == 0)
+        PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+    if (count <= 0) {
+        Py_XDECREF(buffer);
+        gpy_transport_fatal_error(base, "Fatal error: protocol.get_buffer() call failed.");
+        return false;
+    }
+    /* get_buffer() may have paused, closed or put another protocol in place. */
+    bool stopped = base->conn_lost || base->closing || (base->paused && !feeding);
+    if (GY_UNLIKELY(stopped || base->kind != GPY_PROTOCOL_BUFFER)) {
+        Py_DECREF(buffer);
+        return !stopped;
+    }
+    gpy_stream_transport_release_view(self);
+    int rc = PyObject_GetBuffer(buffer, self->view, PyBUF_WRITABLE);
+    Py_DECREF(buffer); /* the view holds it */
+    if (rc < 0) {
+        self->view->obj = NULL;
+        gpy_transport_fatal_error(base, "Fatal read error on socket transport");
+        return false;
+    }
+    *data = self->view->buf;
+    *len = (size_t)self->view->len;
+    return true;
+}
+
+bool
+gpy_stream_transport_on_buffer(struct gy_stream *stream, void **data, size_t *len)
+{
+    struct gpy_stream_transport *self = gpy_stream_transport_of(stream);
+    struct gpy_transport *base = &self->base;
+    if (GY_UNLIKELY(base->conn_lost || base->closing))
+        return false;
+    if (GY_UNLIKELY(!gpy_transport_owns_fd(base))) {
+        (void)gpy_oserror_raise(-EBADF);
+        gpy_transport_fatal_error(base, "Fatal read error on socket transport");
+        return false;
+    }
+    if (base->kind == GPY_PROTOCOL_DATA)
+        return true; /* the loop's scratch memory; bytes are made of it */
+    return view_buffer(self, false, data, len);
+}
+
+/* ---- bytes -------------------------------------------------------------------------------------
+ */
+
+static void
+data_received(struct gpy_transport *base, const void *data, size_t len)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
+    PyObject *result = bytes ? gpy_protocol_call(base->loop, base->context, base->protocol,
+                                                 base->state->str_data_received, bytes)
+                             : NULL;
+    Py_XDECREF(bytes);
+    if (GY_UNLIKELY(result == NULL))
+        gpy_transport_fatal_error(base, "Fatal error: protocol.data_received() call failed.");
+    Py_XDECREF(result);
+}
+
+static void
+buffer_updated(struct gpy_transport *base, size_t len)
+{
+    PyObject *count = PyLong_FromSize_t(len);
+    PyObject *result = count ? gpy_protocol_call(base->loop, base->context, base->protocol,
+                                                 base->state->str_buffer_updated, count)
+                             : NULL;
+    Py_XDECREF(count);
+    if (GY_UNLIKELY(result == NULL))
+        gpy_transport_fatal_error(base, "Fatal error: protocol.buffer_updated() call failed.");
+    Py_XDECREF(result);
+}
+
+/* Bytes that lie in memory of ours go to a BufferedProtocol by copies into its buffers. */
+static void
+feed_buffered(struct gpy_stream_transport *self, const char *data, size_t len)
+{
+    struct gpy_transport *base = &self->base;
+    while (len != 0 && !base->conn_lost && !base->closing) {
+        void *into = NULL;
+        size_t room = 0;
+        if (base->kind != GPY_PROTOCOL_BUFFER) {
+            data_received(base, data, len);
+            return;
+        }
+        if (!view_buffer(self, true, &into, &room))
+            return;
+        if (into == NULL)
+            continue;
+        size_t part = len < room ? len : room;
+        memcpy(into, data, part);
+        gpy_stream_transport_release_view(self);
+        data += part;
+        len -= part;
+        buffer_updated(base, part);
+    }
+}
+
+void
+gpy_stream_transport_on_data(struct gy_stream *stream, void *data, size_t len)
+{
+    struct gpy_stream_transport *self = gpy_stream_transport_of(stream);
+    struct gpy_transport *base = &self->base;
+    bool in_view = self->view != NULL && self->view->obj != NULL && data == self->view->buf;
+    gpy_stream_transport_release_view(self);
+    if (GY_UNLIKELY(base->conn_lost || base->protocol == NULL))
+        return;
+    if (GY_LIKELY(base->kind == GPY_PROTOCOL_DATA))
+        data_received(base, data, len);
+    else if (in_view)
+        buffer_updated(base, len);
+    else
+        feed_buffered(self, data, len);
+}
+
+/* recv(2) had nothing for the memory that buffer() named. */
+void
+gpy_stream_transport_on_unused(struct gy_stream *stream)
+{
+    gpy_stream_transport_release_view(gpy_stream_transport_of(stream));
+}
+
+/* ---- ends --------------------------------------------------------------------------------------
+ */
+
+void
+gpy_stream_transport_on_eof(struct gy_stream *stream)
+{
+    struct gpy_stream_transport *self = gpy_stream_transport_of(stream);
+    struct gpy_transport *base = &self->base;
+    gpy_stream_transport_release_view(self);
+    if (base->conn_lost || base->protocol == NULL)
+        return;
+    gpy_transport_debug(base, "%r received EOF", NULL, NULL);
+    PyObject *result = gpy_protocol_call(base->loop, base->context, base->protocol,
+                                         base->state->str_eof_received, NULL);
+    int keep_open = result ? PyObject_IsTrue(result) : -1;
+    Py_XDECREF(result);
+    if (keep_open < 0) {
+        gpy_transport_fatal_error(base, "Fatal error: protocol.eof_received() call failed.");
+        return;
+    }
+    if (!keep_open && gpy_stream_transport_close(self) < 0 && !gpy_loop_keep_raised(base->loop))
+        PyErr_WriteUnraisable((PyObject *)self);
+}
+
+void
+gpy_stream_transport_on_error(struct gy_stream *stream, int err)
+{
+    struct gpy_stream_transport *self = gpy_stream_transport_of(stream);
+    struct gpy_transport *base = &self->base;
+    gpy_stream_transport_release_view(self);
+    if (base->conn_lost)
+        return; /* write() met the error first */
+    PyObject *exc = gpy_oserror_new(err);
+    if (exc == NULL) {
+        gpy_transport_fatal_error(base, "Fatal error on socket transport");
+        return;
+    }
+    gpy_stream_transport_fail_empty_waiter(self, exc);
+    gpy_exc_give(exc);
+    gpy_transport_fatal_error(base, base->paused || base->closing
+                                        ? "Fatal write error on socket transport"
+                                        : "Fatal read error on socket transport");
+}

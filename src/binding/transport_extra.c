@@ -1,0 +1,202 @@
+/* transport_extra.c: get_extra_info(), and the socket object over a transport's descriptor.
+ *
+ * An accepted connection has no socket object and no names until somebody asks.  'socket' is made
+ * over our own descriptor and detached just before that is closed, so that there is one owner.
+ * Thread: the loop's. */
+#include "transport.h"
+
+#include "pycompat.h"
+#include "sockaddr.h"
+
+#include <unistd.h>
+
+/* Where CPython keeps the descriptor of a socket object; used only for objects whose fileno() was
+ * seen to agree with it. */
+static int
+sock_fd_at_its_place(PyObject *sock)
+{
+    return *(const int *)((const char *)sock + sizeof(PyObject));
+}
+
+static int
+sock_fileno(PyObject *sock, PyObject *name)
+{
+    PyObject *number = PyObject_CallMethodNoArgs(sock, name);
+    long fd = number ? PyLong_AsLong(number) : -1;
+    Py_XDECREF(number);
+    if (fd == -1 && PyErr_Occurred())
+        PyErr_Clear();
+    return (int)fd;
+}
+
+void
+gpy_transport_hold_sock(struct gpy_transport *self, PyObject *sock)
+{
+    GY_ASSERT(self->sock == NULL);
+    self->sock = Py_NewRef(sock);
+    PyTypeObject *base = (PyTypeObject *)self->state->socket_base;
+    self->sock_is_plain = PyObject_TypeCheck(sock, base) &&
+                          (size_t)base->tp_basicsize >= sizeof(PyObject) + sizeof(int) &&
+                          sock_fd_at_its_place(sock) == self->fd;
+}
+
+bool
+gpy_transport_owns_fd(struct gpy_transport *self)
+{
+    if (self->fd_gone)
+        return false;
+    if (self->sock == NULL)
+        return true;
+    if (GY_LIKELY(self->sock_is_plain))
+        return sock_fd_at_its_place(self->sock) == self->fd;
+    return sock_fileno(self->sock, self->state->str_fileno) == self->fd;
+}
+
+/* The socket object, made if need be.  Borrowed; NULL: an exception is set, or (without one) the
+ * descriptor is gone and nobody ever asked before. */
+static PyObject *
+sock_borrow(struct gpy_transport *self)
+{
+    if (self->sock != NULL || self->fd_gone)
+        return self->sock;
+    PyObject *args = PyTuple_New(0);
+    PyObject *kwargs = args ? Py_BuildValue("{s:i}", "fileno", (int)self->fd) : NULL;
+    PyObject *sock = kwargs ? PyObject_Call(self->state->socket_class, args, kwargs) : NULL;
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    if (sock == NULL)
+        return NULL;
+    gpy_transport_hold_sock(self, sock);
+    Py_DECREF(sock);
+    return self->sock;
+}
+
+static PyObject *
+make_socket_info(struct gpy_transport *self)
+{
+    PyObject *sock = sock_borrow(self);
+    return sock ? PyObject_CallOneArg(self->state->transport_socket, sock) : NULL;
+}
+
+/* What asyncio fills in when it makes a transport.  New reference; NULL: an exception is set, or
+ * (without one) `name` is none of these or it is too late. */
+static PyObject *
+make_info(struct gpy_transport *self, PyObject *name)
+{
+    struct gpy_state *state = self->state;
+    if (self->fd_gone && self->sock == NULL)
+        return NULL;
+    if (PyUnicode_Compare(name, state->str_socket) == 0)
+        return make_socket_info(self);
+    if (self->fd_gone)
+        return NULL;
+    if (PyUnicode_Compare(name, state->str_peername) == 0)
+        return gpy_sockaddr_peer(self->fd);
+    if (PyUnicode_Compare(name, state->str_sockname) == 0)
+        return gpy_sockaddr_local(self->fd);
+    return NULL;
+}
+
+/* extra[name], filled in on first request.  New reference, or NULL with or without an exception. */
+static PyObject *
+info(struct gpy_transport *self, PyObject *name)
+{
+    if (self->extra == NULL && (self->extra = PyDict_New()) == NULL)
+        return NULL;
+    PyObject *extra = Py_NewRef(self->extra);
+    PyObject *value = PyObject_GetItem(extra, name);
+    if (value == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
+        PyErr_Clear();
+        value = PyUnicode_Check(name) ? make_info(self, name) : NULL;
+        if (value != NULL && PyObject_SetItem(extra, name, value) < 0)
+            Py_CLEAR(value);
+    }
+    Py_DECREF(extra);
+    return value;
+}
+
+PyObject *
+gpy_transport_get_extra_info(struct gpy_transport *self, PyObject *const *args, Py_ssize_t nargs,
+                             PyObject *kwnames)
+{
+    PyObject *name = nargs > 0 ? args[0] : NULL;
+    PyObject *fallback = nargs > 1 ? args[1] : NULL;
+    Py_ssize_t keywords = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    for (Py_ssize_t i = 0; i < keywords; i++) {
+        PyObject *key = PyTuple_GET_ITEM(kwnames, i);
+        if (name == NULL && PyUnicode_CompareWithASCIIString(key, "name") == 0)
+            name = args[nargs + i];
+        else if (fallback == NULL && PyUnicode_CompareWithASCIIString(key, "default") == 0)
+            fallback = args[nargs + i];
+        else
+            return PyErr_Format(PyExc_TypeError,
+                                "get_extra_info() got an unexpected keyword argument %R", key);
+    }
+    if (name == NULL || nargs > 2) {
+        PyErr_SetString(PyExc_TypeError, "get_extra_info() takes a name and an optional default");
+        return NULL;
+    }
+    PyObject *value = info(self, name);
+    if (value != NULL || PyErr_Occurred())
+        return value;
+    return Py_NewRef(fallback ? fallback : Py_None);
+}
+
+PyObject *
+gpy_transport_extra_get(struct gpy_transport *self, void *Py_UNUSED(closure))
+{
+    PyObject *names[] = {self->state->str_socket, self->state->str_sockname,
+                         self->state->str_peername};
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        PyObject *value = info(self, names[i]);
+        if (value == NULL && PyErr_Occurred())
+            return NULL;
+        Py_XDECREF(value);
+    }
+    return Py_NewRef(self->extra);
+}
+
+int
+gpy_transport_extra_set(struct gpy_transport *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    Py_XSETREF(self->extra, Py_XNewRef(value));
+    return 0;
+}
+
+PyObject *
+gpy_transport_sock_get(struct gpy_transport *self, void *Py_UNUSED(closure))
+{
+    PyObject *sock = self->ended ? NULL : sock_borrow(self);
+    if (sock == NULL && PyErr_Occurred())
+        return NULL;
+    return Py_NewRef(sock ? sock : Py_None);
+}
+
+void
+gpy_transport_detach(struct gpy_transport *self)
+{
+    if (self->fd_gone)
+        return;
+    PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
+    bool owned = gpy_transport_owns_fd(self);
+    /* asyncio knows the names from the start: whoever still holds the transport may ask later. */
+    if (owned && Py_REFCNT(self) > 1) {
+        PyObject *names[] = {self->state->str_sockname, self->state->str_peername};
+        for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+            PyObject *value = info(self, names[i]);
+            if (value == NULL)
+                PyErr_Clear();
+            Py_XDECREF(value);
+        }
+    }
+    if (owned && self->sock != NULL) {
+        PyObject *number = PyObject_CallMethodNoArgs(self->sock, self->state->str_detach);
+        if (number == NULL)
+            PyErr_WriteUnraisable((PyObject *)self);
+        Py_XDECREF(number);
+    }
+    self->fd_gone = true;
+    gpy_transport_forget_fd(self);
+    if (exc != NULL)
+        gpy_exc_give(exc);
+}
