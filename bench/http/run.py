@@ -29,12 +29,12 @@ WARM_UP_S = 1
 
 def main() -> int:
     args = arguments()
-    arms, missing = available()
+    folder: Path = args.out
+    folder.mkdir(parents=True, exist_ok=True)
+    arms, missing = available(folder / "http-check.log")
     if not arms:
         return 1
     cores = pin()
-    folder: Path = args.out
-    folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"http-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     run: report.Run = {
         "arms": [arm.name for arm in arms],
@@ -72,16 +72,21 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def available() -> tuple[list[Arm], dict[str, str]]:
-    """The loops that work here; what is missing is said, and is a failure at the end."""
+def available(log: Path) -> tuple[list[Arm], dict[str, str]]:
+    """The loops that serve the application right; what does not is said, and fails the end."""
     found, missing = [], {}
     for arm in ARMS:
         reason = why_not(arm)
         if reason is None:
-            found.append(arm)
-        else:
-            missing[arm.name] = reason
-            print(f"demo: {arm.name} cannot run here and is left out: {reason}", flush=True)
+            try:
+                with Server(arm, None, log):
+                    found.append(arm)
+            except ServerError as exc:
+                reason = str(exc)
+        if reason is not None:
+            missing[arm.name] = reason.splitlines()[0]
+            print(f"demo: {arm.name} is left out: {reason}", flush=True)
+    log.unlink(missing_ok=True)
     return found, missing
 
 

@@ -120,15 +120,21 @@ class Server:
         echo = os.urandom(ECHO_BYTES)
         expected = {"/plaintext": application.PLAINTEXT, "/body": application.BODY, "/echo": echo}
         connection = http.client.HTTPConnection(self.host, self.port, timeout=10)
+
+        def ask(path: str, body: bytes | None = None) -> bytes:
+            try:
+                connection.request("GET" if body is None else "POST", path, body)
+                return connection.getresponse().read()
+            except (OSError, http.client.HTTPException) as exc:
+                text = f"{self.arm.name}: no answer to {path}: {type(exc).__name__}: {exc}"
+                raise ServerError(text + self._tail()) from exc
+
         with contextlib.closing(connection):
             for path, body in expected.items():
-                post = path == "/echo"
-                connection.request("POST" if post else "GET", path, echo if post else None)
-                got = connection.getresponse().read()
+                got = ask(path, echo if path == "/echo" else None)
                 if got != body:
                     raise ServerError(f"{self.arm.name}: {path} answers {got[:60]!r}")
-            connection.request("GET", "/loop")
-            loop = connection.getresponse().read().decode()
+            loop = ask("/loop").decode()
             if not loop.startswith(self.arm.module):
                 raise ServerError(f"{self.arm.name}: uvicorn runs on {loop}")
 
