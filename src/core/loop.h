@@ -115,8 +115,9 @@ int gy_loop_poll(struct gy_loop *loop, bool force);
  * gy_loop_cancel_wait. */
 void gy_loop_prepare_wait(struct gy_loop *loop);
 /* Enters until an event, a wakeup, a signal or the deadline (absolute CLOCK_MONOTONIC ns,
- * GY_NS_NEVER). Touches nothing but the ring: safe without the embedder's lock.  0, -EINTR, or
- * another -errno. */
+ * GY_NS_NEVER). Touches nothing but the ring: safe without the embedder's lock.  0; -EINTR after
+ * a signal, or when the kernel's answer hides whether there was one (time may also have run out);
+ * or another -errno. */
 int gy_loop_wait(struct gy_loop *loop, int64_t deadline_ns);
 /* Step three (also instead of the wait): awake again. */
 void gy_loop_finish_wait(struct gy_loop *loop);

@@ -13,7 +13,8 @@
 
 enum {
     FORK_FLAG_BYTES = 4096,
-    QUIESCE_STEP_NS = 10 * 1000 * 1000, /* one wait within a quiesce             */
+    QUIESCE_STEP_NS = 10 * 1000 * 1000, /* one wait within a quiesce                  */
+    QUIESCE_ERRORS_MAX = 3,             /* in a row; then the ring is taken for broken */
 };
 #define CLOSE_LIMIT_NS GY_NS_PER_SECOND
 
@@ -132,15 +133,15 @@ cancel_until_quiet(struct gy_loop *loop, int64_t limit_ns)
     struct gy_ring *ring = loop->ring;
     int64_t end_ns = ring->ops->now_ns(ring) + limit_ns;
     int64_t left_ns = limit_ns;
+    unsigned errors = 0;
     drain_quietly(loop);
-    while (loop->inflight > 0 && left_ns > 0) {
+    while (loop->inflight > 0 && left_ns > 0 && errors < QUIESCE_ERRORS_MAX) {
         int err;
         gy_loop_flush_cancels(loop);
         ring->ops->cancel_all(ring);
         err = ring->ops->enter(ring, left_ns < QUIESCE_STEP_NS ? left_ns : QUIESCE_STEP_NS);
         drain_quietly(loop);
-        if (err < 0 && err != -ETIME && err != -EINTR)
-            return;
+        errors = err == 0 || err == -ETIME || err == -EINTR ? 0 : errors + 1;
         left_ns = end_ns - ring->ops->now_ns(ring);
     }
 }

@@ -185,10 +185,12 @@ gy_pollset_modify(struct gy_pollset *set, int fd, uint32_t was, uint32_t mask)
     }
     if (err < 0)
         return err;
-    if (was == 0)
+    if (was == 0) {
         set->count++;
-    else if (mask == 0)
+    } else if (mask == 0) {
+        GY_ASSERT(set->count > 0);
         set->count--;
+    }
     pollset_forget(set, fd);
     pollset_arm(set);
     return 0;

@@ -492,6 +492,8 @@ static int
 setup_queues(struct uring *uring, uint32_t sq_entries, uint32_t cq_entries, unsigned flags)
 {
     int err;
+    if (cq_entries < sq_entries)
+        cq_entries = sq_entries; /* the kernel takes no less */
     for (;;) {
         struct io_uring_params params = {.flags = flags, .cq_entries = cq_entries};
         err = GY_FAULT(RING);
