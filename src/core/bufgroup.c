@@ -68,7 +68,6 @@ gy_bufgroup_ready(struct gy_bufgroup *group, struct gy_ring *ring, uint32_t coun
 int
 gy_bufgroup_rebind(struct gy_bufgroup *group, struct gy_ring *ring)
 {
-    group->ring = NULL;
     if (group->memory == NULL)
         return 0;
     return bind_ring(group, ring);

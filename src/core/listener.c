@@ -13,7 +13,7 @@
 #include "sys.h"
 #include "trace.h"
 #include <errno.h>
-#include <sys/poll.h> /* <poll.h> would be ours */
+#include <poll.h>
 #include <sys/socket.h>
 
 enum accept_mode { ACCEPT_MULTISHOT, ACCEPT_ONCE, ACCEPT_POLL };

@@ -189,7 +189,7 @@ gy_loop_flush_dirty_slow(struct gy_loop *loop)
     gy_list_init(&now);
     gy_list_splice(&now, &loop->dirty);
     while ((node = gy_list_pop(&now)) != NULL)
-        gy_stream_flush(container_of(node, struct gy_stream, dirty));
+        gy_stream_flush_dirty(container_of(node, struct gy_stream, dirty));
 }
 
 struct gy_timer *

@@ -9,7 +9,7 @@
 #include "loop.h"
 #include "ring.h"
 #include <errno.h>
-#include <sys/poll.h> /* <poll.h> would be ours */
+#include <poll.h>
 
 enum { SENDS_PER_STEP = 16 }; /* the poll that follows fires at once if the socket takes more */
 

@@ -129,9 +129,9 @@ void gy_stream_shutdown_write(struct gy_stream *stream); /* after the queue has 
 void gy_stream_close(struct gy_stream *stream);
 /* For a stream whose loop is closed (gy_loop_close) or will never turn again: drops the queue and
  * closes fd at once.  Of the host only release and detach are called; the memory may be freed when
- * this returns.  Allowed while the loop runs if nothing of it is in
- * flight.  The struct gy_loop must still be there.  Segments of a send that could not be
- * ended stay with their owner's reference, because the kernel may still read them. */
+ * this returns.  Allowed while the loop runs if nothing of it is in flight.  The struct gy_loop must
+ * still be there.  Segments of a send that could not be ended stay with their owner's reference,
+ * because the kernel may still read them. */
 void gy_stream_abandon(struct gy_stream *stream);
 
 /* For loop.c: the deferred part (work list), the handlers and prepares of the two op kinds. */

@@ -17,7 +17,7 @@
 #include "sys.h"
 #include "uring_compat.h"
 #include <errno.h>
-#include <sys/poll.h> /* <poll.h> would be ours */
+#include <poll.h>
 #include <string.h>
 
 enum {
