@@ -1,0 +1,335 @@
+/* sim_net.c: the sockets behind ring_sim.c.  Owner: the test.  Thread: one. */
+#include "sim_net.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <poll.h>
+
+uint64_t
+sim_random(struct sim_rng *rng)
+{
+    uint64_t z = rng->state += UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+uint32_t
+sim_below(struct sim_rng *rng, uint32_t limit)
+{
+    return (uint32_t)(sim_random(rng) >> 32) % limit;
+}
+
+bool
+sim_chance(struct sim_rng *rng, uint32_t percent)
+{
+    return sim_below(rng, 100) < percent;
+}
+
+uint32_t
+sim_size(struct sim_rng *rng, uint32_t most)
+{
+    uint32_t limit = most;
+    switch (sim_below(rng, 4)) {
+    case 0:
+        limit = 4;
+        break;
+    case 1:
+        limit = 100;
+        break;
+    default:
+        break;
+    }
+    return 1 + sim_below(rng, limit < most ? limit : most);
+}
+
+void
+sim_net_init(struct sim_net *net, uint64_t seed)
+{
+    memset(net, 0, sizeof(*net));
+    net->rng.state = seed;
+}
+
+void
+sim_net_deinit(struct sim_net *net)
+{
+    for (uint32_t i = 0; i < net->count; i++) {
+        free(net->sockets[i].in.bytes);
+        free(net->sockets[i].out.bytes);
+    }
+}
+
+static struct sim_socket *
+new_socket(struct sim_net *net)
+{
+    struct sim_socket *socket;
+    if (net->count == SIM_SOCKETS_MAX)
+        return NULL;
+    socket = &net->sockets[net->count];
+    socket->fd = SIM_FD_FIRST + (int)net->count++;
+    socket->used = true;
+    return socket;
+}
+
+static struct sim_socket *
+new_connection(struct sim_net *net, uint32_t buffer_bytes)
+{
+    struct sim_socket *socket = new_socket(net);
+    if (socket == NULL)
+        return NULL;
+    socket->in.capacity = buffer_bytes;
+    socket->out.capacity = buffer_bytes;
+    socket->in.bytes = malloc(buffer_bytes);
+    socket->out.bytes = malloc(buffer_bytes);
+    if (socket->in.bytes == NULL || socket->out.bytes == NULL)
+        abort();
+    return socket;
+}
+
+struct sim_socket *
+sim_connection(struct sim_net *net, uint32_t buffer_bytes)
+{
+    struct sim_socket *socket = new_connection(net, buffer_bytes);
+    if (socket != NULL) {
+        socket->open = true;
+        net->opened++;
+    }
+    return socket;
+}
+
+struct sim_socket *
+sim_listener(struct sim_net *net)
+{
+    struct sim_socket *socket = new_socket(net);
+    if (socket == NULL)
+        abort();
+    socket->listener = true;
+    socket->open = true;
+    net->opened++;
+    return socket;
+}
+
+struct sim_socket *
+sim_socket_of(struct sim_net *net, int fd)
+{
+    if (fd < SIM_FD_FIRST || fd >= SIM_FD_FIRST + (int)net->count)
+        return NULL;
+    return &net->sockets[fd - SIM_FD_FIRST];
+}
+
+static size_t
+queue_put(struct sim_queue *queue, const char *data, size_t len)
+{
+    size_t room = queue->capacity - queue->len;
+    if (len > room)
+        len = room;
+    if (len > 0)
+        memcpy(queue->bytes + queue->len, data, len);
+    queue->len += len;
+    return len;
+}
+
+static size_t
+queue_take(struct sim_queue *queue, char *data, size_t len)
+{
+    if (len > queue->len)
+        len = queue->len;
+    if (len == 0)
+        return 0;
+    memcpy(data, queue->bytes, len);
+    queue->len -= len;
+    memmove(queue->bytes, queue->bytes + len, queue->len);
+    return len;
+}
+
+struct sim_socket *
+sim_remote_connect(struct sim_net *net, struct sim_socket *listener, uint32_t buffer_bytes)
+{
+    struct sim_socket *socket;
+    if (!listener->open || listener->backlog_count == SIM_BACKLOG_MAX)
+        return NULL;
+    socket = new_connection(net, buffer_bytes);
+    if (socket == NULL)
+        return NULL;
+    listener->backlog[listener->backlog_count++] = socket->fd;
+    listener->wakes_in++;
+    return socket;
+}
+
+size_t
+sim_remote_send(struct sim_net *net, struct sim_socket *socket, const char *data, size_t len)
+{
+    size_t taken;
+    GY_UNUSED(net);
+    if (socket->in_fin || socket->reset)
+        return 0;
+    taken = queue_put(&socket->in, data, len);
+    if (taken > 0)
+        socket->wakes_in++;
+    return taken;
+}
+
+size_t
+sim_remote_recv(struct sim_net *net, struct sim_socket *socket, char *data, size_t len)
+{
+    size_t taken = queue_take(&socket->out, data, len);
+    GY_UNUSED(net);
+    if (taken > 0)
+        socket->wakes_out++;
+    return taken;
+}
+
+void
+sim_remote_shutdown(struct sim_net *net, struct sim_socket *socket)
+{
+    GY_UNUSED(net);
+    if (socket->in_fin || socket->reset)
+        return;
+    socket->in_fin = true;
+    socket->wakes_in++;
+}
+
+void
+sim_remote_close(struct sim_net *net, struct sim_socket *socket)
+{
+    bool unread = socket->out.len > 0;
+    sim_remote_shutdown(net, socket);
+    socket->remote_gone = true;
+    socket->out.len = 0;
+    socket->wakes_out++;
+    if (unread) /* closing with bytes unread resets, as TCP does */
+        sim_remote_reset(net, socket);
+}
+
+void
+sim_remote_reset(struct sim_net *net, struct sim_socket *socket)
+{
+    if (socket->reset)
+        return;
+    socket->reset = true;
+    socket->remote_gone = true;
+    socket->error = -ECONNRESET;
+    socket->out.len = 0;
+    if (sim_chance(&net->rng, 50))
+        socket->in.len = 0; /* what was not yet read is lost, or not */
+    socket->wakes_in++;
+    socket->wakes_out++;
+}
+
+bool
+sim_remote_sees_end(const struct sim_socket *socket)
+{
+    return socket->reset || socket->out_fin || (!socket->open && socket->ops == 0);
+}
+
+uint32_t
+sim_readiness(const struct sim_socket *socket)
+{
+    uint32_t mask = 0;
+    if (socket->listener)
+        return socket->backlog_count > 0 ? POLLIN : 0;
+    if (socket->in.len > 0 || socket->in_fin || socket->reset)
+        mask |= POLLIN;
+    if (socket->in_fin || socket->reset)
+        mask |= POLLRDHUP;
+    if (socket->error != 0)
+        mask |= POLLERR;
+    if ((socket->in_fin && socket->out_fin) || socket->reset)
+        mask |= POLLHUP;
+    if (socket->out.len < socket->out.capacity || socket->remote_gone)
+        mask |= POLLOUT;
+    return mask;
+}
+
+ssize_t
+sim_recv(struct sim_net *net, struct sim_socket *socket, void *data, size_t len)
+{
+    if (!socket->used || socket->listener)
+        return -EBADF;
+    if (socket->in.len > 0 && len > 0) {
+        if (socket->message_like && sim_chance(&net->rng, 60))
+            len = 1 + sim_below(&net->rng, (uint32_t)(len < 1000 ? len : 1000));
+        return (ssize_t)queue_take(&socket->in, data, len);
+    }
+    if (socket->error != 0) {
+        int err = socket->error;
+        socket->error = 0;
+        return err;
+    }
+    if (socket->in_fin || socket->reset)
+        return 0;
+    return -EAGAIN;
+}
+
+ssize_t
+sim_send(struct sim_net *net, struct sim_socket *socket, const struct iovec *iov, unsigned count)
+{
+    size_t total = 0;
+
+    if (!socket->used || socket->listener)
+        return -EBADF;
+    if (socket->error != 0) {
+        int err = socket->error;
+        socket->error = 0;
+        return err;
+    }
+    if (socket->reset || socket->out_fin)
+        return -EPIPE;
+    for (unsigned i = 0; i < count; i++) {
+        size_t len = iov[i].iov_len;
+        size_t taken;
+        if (sim_chance(&net->rng, 5)) /* a signal, or memory pressure */
+            len = len > 1 && total > 0 ? len / 2 : len;
+        if (socket->remote_gone) { /* taken here, and answered by a reset */
+            taken = len;
+        } else {
+            taken = queue_put(&socket->out, iov[i].iov_base, len);
+        }
+        total += taken;
+        if (taken < iov[i].iov_len)
+            break;
+    }
+    if (socket->remote_gone && total > 0)
+        sim_remote_reset(net, socket);
+    return total > 0 ? (ssize_t)total : -EAGAIN;
+}
+
+int
+sim_accept(struct sim_net *net, struct sim_socket *socket)
+{
+    int fd;
+    if (!socket->listener)
+        return -EINVAL;
+    if (socket->backlog_count == 0)
+        return -EAGAIN;
+    fd = socket->backlog[0];
+    socket->backlog_count--;
+    memmove(socket->backlog, socket->backlog + 1, socket->backlog_count * sizeof(int));
+    sim_socket_of(net, fd)->open = true;
+    net->opened++;
+    return fd;
+}
+
+int
+sim_shutdown(struct sim_net *net, struct sim_socket *socket)
+{
+    GY_UNUSED(net);
+    if (socket->reset)
+        return -ENOTCONN;
+    socket->out_fin = true;
+    socket->wakes_in++; /* both sides shut: POLLHUP */
+    return 0;
+}
+
+void
+sim_close(struct sim_net *net, int fd)
+{
+    struct sim_socket *socket = sim_socket_of(net, fd);
+    if (socket == NULL || !socket->open) {
+        net->bad_closes++;
+        return;
+    }
+    socket->open = false;
+    net->closed++;
+}
