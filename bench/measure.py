@@ -178,6 +178,8 @@ def net_sample(cell, arm, placement, settings):
             report = run_load(load_command(cell, server, settings), placement, server, limit_s)
         except subprocess.TimeoutExpired:
             raise MeasureError("the load generator did not end") from None
+        if report["messages"] == 0 and cell.parameters.get("load") != "idle":
+            raise MeasureError(f"no message came back: {last_words(server.process)}")
     return {**sample_of(report), "loop_version": server.first.get("loop_version")}
 
 
@@ -227,12 +229,14 @@ def counted_run(command, placement, pid, output):
     tracer = None
     try:
         expect(load, "begin")
+        os.kill(pid, signal.SIGUSR1)  # the server notes its counters; an idle server, at once
         tracer = attach_strace(pid, output)
         load.stdin.write("x")
         load.stdin.flush()
         expect(load, "end")
         tracer.send_signal(signal.SIGINT)
         tracer.wait(10)
+        os.kill(pid, signal.SIGUSR1)
         text, _ = load.communicate("x", timeout=10)
         return json.loads(text)
     finally:
@@ -244,6 +248,19 @@ def counted_run(command, placement, pid, output):
             tracer.stderr.close()
         load.stdin.close()
         load.stdout.close()
+
+
+def counters_per_message(snapshots, messages):
+    """What the loop's own counters grew by between the first and the last note."""
+    if len(snapshots) < 2:
+        return {}
+    first, last = snapshots[0], snapshots[-1]
+    grown = {
+        name: (value - first[name]) / messages
+        for name, value in last.items()
+        if isinstance(value, int) and isinstance(first.get(name), int)
+    }
+    return {name: share for name, share in grown.items() if abs(share) >= 0.001}
 
 
 def net_system_calls(cell, arm, placement, settings):
@@ -267,7 +284,7 @@ def net_system_calls(cell, arm, placement, settings):
         "total": sum(per_message.values()),
         "calls": {name: share for name, share in per_message.items() if share >= 0.001},
         "messages": messages,
-        "stats": server.last.get("stats"),
+        "counters": counters_per_message(server.last.get("stats") or [], messages),
     }
 
 
@@ -303,6 +320,8 @@ def micro_repetition(cell, specs, rep, placement, settings):
 def repetition(cell, specs, rep, placement, settings, on_sample=lambda spec: None):
     """One repetition of a cell: ({arm: sample}, {arm: error}). The order turns on odd ones."""
     order = list(specs) if rep % 2 == 0 else list(reversed(specs))
+    if not order:
+        return {}, {}
     if cell.family == "micro":
         on_sample(" ".join(order))
         return micro_repetition(cell, order, rep, placement, settings)

@@ -5,7 +5,14 @@ from collections import defaultdict
 
 from bench import arms, machine, stats
 
-MARKS = {stats.LOST: "**LOST**", stats.SUSPECT: "lost once", stats.EQUAL: "equal", stats.WON: "won"}
+FAILED = "failed"
+MARKS = {
+    stats.LOST: "**LOST**",
+    stats.SUSPECT: "lost once",
+    stats.EQUAL: "equal",
+    stats.WON: "won",
+    FAILED: "**FAILED**",
+}
 
 
 def duration(seconds):
@@ -131,6 +138,11 @@ def cell_verdict(judged):
     return None
 
 
+def row_verdict(result, judged, specs):
+    """What stands in the row: a cell whose subject failed is no draw."""
+    return FAILED if specs[0] in result["errors"] else cell_verdict(judged)
+
+
 def row(cells_of_row):
     return "| " + " | ".join(cells_of_row) + " |"
 
@@ -172,7 +184,7 @@ def table(kind, results, specs):
     lines = [f"### {kind}", "", row([*head, "notes"]), row(["---"] * (len(head) + 1))]
     for result in results:
         judged = judge(result, specs)
-        line = [result["name"], MARKS.get(cell_verdict(judged), "-")]
+        line = [result["name"], MARKS.get(row_verdict(result, judged, specs), "-")]
         line += value_columns(result, python_specs)
         line += [spread(judged[other]) if other in judged else "-" for other in others]
         line += net_columns(result, specs) if net else []
@@ -180,9 +192,28 @@ def table(kind, results, specs):
     return "\n".join(lines)
 
 
+def shares(numbers):
+    ordered = sorted(numbers.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {share:.3g}" for name, share in ordered) or "-"
+
+
+def calls_table(results, specs):
+    """System calls per message by name, and the loop's own counters."""
+    lines = [row(["cell", "arm", "system calls per message", "counters per message"])]
+    lines.append(row(["---"] * 4))
+    for result in results:
+        for spec in specs:
+            counted = result["system_calls"].get(spec)
+            if counted:
+                texts = [shares(counted["calls"]), shares(counted["counters"])]
+                lines.append(row([result["name"], spec, *texts]))
+    return "\n".join(lines) if len(lines) > 2 else None
+
+
 def summary(results, specs):
     """How many cells were won against each baseline, and the geometric mean of the ratios."""
-    lines = []
+    failed = [result["name"] for result in results if specs[0] in result["errors"]]
+    lines = [f"{specs[0]} failed in {len(failed)} cells: {', '.join(failed)}."] if failed else []
     for other in baselines(specs):
         entries = [judge(result, specs).get(other) for result in results if result["decides"]]
         entries = [entry for entry in entries if entry]
@@ -249,7 +280,48 @@ def markdown(result):
         f"{stats.WON_ABOVE}. Costs (CPU, p99) are plain ratios: below 1 is better."
     )
     parts += [table(kind, entries, specs) for kind, entries in tables.items()]
+    calls = calls_table(measured, specs)
+    if calls:
+        parts += ["## System calls", calls]
     return "\n\n".join(parts) + "\n"
+
+
+def aligned(rows):
+    """Rows of texts as lines with columns: the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for texts in rows:
+        first, rest = texts[0].ljust(widths[0]), zip(texts[1:], widths[1:])
+        lines.append("  ".join([first, *(text.rjust(width) for text, width in rest)]).rstrip())
+    return lines
+
+
+def terminal(result):
+    """The short form, for a person at a terminal; everything else stands in the Markdown file."""
+    specs = result["arms"]
+    others = baselines(specs)
+    measured = [cell for cell in result["cells"] if any(cell["runs"])]
+    rows = [["cell", specs[0], "", *[f"/ {other}" for other in others], "C limit", "verdict"]]
+    for cell in measured:
+        judged = judge(cell, specs)
+        run = cell["runs"][0]
+        value = stats.median_of(run.get(specs[0]) or [], cell["metric"]["key"])
+        ratios = [times(judged[other]["ratio"]) if other in judged else "-" for other in others]
+        verdict = row_verdict(cell, judged, specs) or "-"
+        rows.append(
+            [
+                cell["name"],
+                quantity(value),
+                cell["metric"]["label"],
+                *ratios,
+                times(limit_share(cell, specs)),
+                verdict.upper() if verdict in (stats.LOST, FAILED) else verdict,
+            ]
+        )
+    lines = aligned(rows)
+    lines += ["", *summary(measured, specs)]
+    lines += [f"Doubtful: {text}" for text in machine.warnings(result["environment"])]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

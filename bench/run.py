@@ -8,6 +8,7 @@ python bench/run.py --arms gyre gyre@busy_poll=50 --only net.proto.c1
 """
 
 import argparse
+import collections
 import json
 import sys
 import time
@@ -28,6 +29,8 @@ SERVER_START_S = 0.3
 TRACED_RUN_S = 1.2
 MICRO_ARM_S = 0.2
 MICRO_START_S = 0.35
+
+FAILURES_MAX = 2  # of an arm in a cell; then it is not tried again
 
 
 @dataclass
@@ -92,6 +95,7 @@ class Run:
         self.settings = settings
         self.placement = placement
         self.missing = {}
+        self.failures = collections.Counter()
         self.results = {cell.name: self.empty_result(cell) for cell in selected}
         self.progress = None
 
@@ -154,14 +158,16 @@ class Run:
     def one_repetition(self, cell, rep):
         result = self.results[cell.name]
         specs = self.specs_for(cell)
+        alive = [spec for spec in specs if self.failures[cell.name, spec] < FAILURES_MAX]
 
         def say(spec):
             self.progress.show(f"{rep + 1}/{self.settings.repetitions} {cell.name} {spec}")
 
-        samples, errors = measure.repetition(cell, specs, rep, self.placement, self.settings, say)
+        samples, errors = measure.repetition(cell, alive, rep, self.placement, self.settings, say)
         for spec in specs:
             result["runs"][-1][spec].append(samples.get(spec))
         for spec, error in errors.items():
+            self.failures[cell.name, spec] += 1
             if spec not in result["errors"]:
                 self.progress.note(f"{cell.name} {spec}: {error}")
             result["errors"][spec] = error
@@ -170,6 +176,8 @@ class Run:
     def count_system_calls(self):
         for cell in self.cells:
             for spec in self.traced_specs(cell):
+                if self.failures[cell.name, spec]:
+                    continue
                 self.progress.show(f"system calls {cell.name} {spec}")
                 try:
                     self.results[cell.name]["system_calls"][spec] = measure.net_system_calls(
@@ -348,10 +356,10 @@ def main(argv=None):
     except build.BuildError as error:
         sys.exit(str(error))
     run.probe_arms()
+    if args.arms[0] in run.missing:
+        sys.exit(f"{args.arms[0]} cannot be measured: {run.missing[args.arms[0]]}")
     for spec, reason in run.missing.items():
         print(f"warning: {spec} does not take part: {reason}", file=sys.stderr)
-    if not run.specs:
-        sys.exit("nothing can be measured")
     print(
         f"{len(chosen)} cells, {run.settings.repetitions} repetitions, arms "
         f"{' '.join(run.specs)}: about {report.duration(run.expected_s())}",
@@ -359,8 +367,9 @@ def main(argv=None):
     )
     result = measured(run, args)
     folder = save(args, result)
-    print(report.markdown(result))
-    print(folder / "results.json", file=sys.stderr)
+    print(report.terminal(result))
+    for name in ("results.md", "results.json"):
+        print(folder / name, file=sys.stderr)
     if not args.no_plots:
         draw(folder)
     return 130 if result["interrupted"] else 0

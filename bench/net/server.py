@@ -3,8 +3,8 @@
     python -m bench.net.server --loop uvloop --mode proto --size 1024
 
 Prints one JSON line with its port when it listens, serves until SIGTERM, then prints a second one
-with its own resource usage and the loop's counters. The listener carries TCP_NODELAY and cubic,
-which what it accepts inherits.
+with its own resource usage and the loop's counters as they were at each SIGUSR1. The listener
+carries TCP_NODELAY and cubic, which what it accepts inherits.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import resource
 import signal
 import socket
 import sys
+import traceback
 
 from bench import arms
 
@@ -228,6 +229,13 @@ async def sock_connection(settings, role, loop, conn):
             pass  # the client left
 
 
+def complain(task):
+    """A handler that raised is a broken server: the runner shows the end of stderr."""
+    if not task.cancelled() and task.exception() is not None:
+        traceback.print_exception(task.exception())
+        sys.stderr.flush()
+
+
 async def sock_serve(settings, role, listener):
     loop = asyncio.get_running_loop()
     listener.setblocking(False)
@@ -238,6 +246,7 @@ async def sock_serve(settings, role, listener):
         task = loop.create_task(sock_connection(settings, role, loop, conn))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+        task.add_done_callback(complain)
 
 
 # ---- the process ----
@@ -261,7 +270,9 @@ async def start_server(args, settings, listener):
     """Starts serving; what it returns must stay referenced."""
     loop = asyncio.get_running_loop()
     if args.mode == "sock":
-        return loop.create_task(sock_serve(settings, args.role, listener))
+        task = loop.create_task(sock_serve(settings, args.role, listener))
+        task.add_done_callback(complain)
+        return task
     if args.mode == "streams":
         callback = stream_callback(settings, args.role)
         start = asyncio.start_unix_server if args.unix else asyncio.start_server
@@ -286,15 +297,14 @@ def first_line(args, arm, loop, listener):
     }
 
 
-def last_line(loop):
+def last_line(snapshots):
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    stats = getattr(loop, "stats", None)
     return {
         "cpu_s": usage.ru_utime + usage.ru_stime,
         "minor_faults": usage.ru_minflt,
         "voluntary_switches": usage.ru_nvcsw,
         "involuntary_switches": usage.ru_nivcsw,
-        "stats": stats() if stats is not None else None,
+        "stats": snapshots,
     }
 
 
@@ -302,11 +312,14 @@ async def serve(args, arm):
     loop = asyncio.get_running_loop()
     listener = make_listener(args.unix)
     stop = asyncio.Event()
+    snapshots = []
+    stats = getattr(loop, "stats", dict)  # gyre's counters; other loops have none
     server = await start_server(args, Settings(args), listener)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, lambda: snapshots.append(dict(stats())))
     say(first_line(args, arm, loop, listener))
     await stop.wait()
-    say(last_line(loop))
+    say(last_line(snapshots))
     # Without waiting for open connections: the client may still hold them.
     if args.mode == "sock":
         server.cancel()

@@ -40,11 +40,7 @@ handle_store_args(struct gpy_handle *self, PyObject *const *args, size_t nargs)
 static int
 handle_store_traceback(struct gpy_handle *self)
 {
-    PyObject *helpers = PyImport_ImportModule("asyncio.format_helpers");
-    if (helpers == NULL)
-        return -1;
-    self->source_traceback = PyObject_CallMethod(helpers, "extract_stack", NULL);
-    Py_DECREF(helpers);
+    self->source_traceback = PyObject_CallNoArgs(self->loop->state->extract_stack);
     return self->source_traceback ? 0 : -1;
 }
 
@@ -77,10 +73,8 @@ gpy_handle_report(struct gpy_handle *self)
     if (gpy_loop_keep_raised(loop))
         return -1;
     PyObject *exc = gpy_exc_take();
-    PyObject *module = PyImport_ImportModule("gyre._report");
-    PyObject *result =
-        module ? PyObject_CallMethod(module, "callback_failed", "OO", (PyObject *)self, exc) : NULL;
-    Py_XDECREF(module);
+    PyObject *result = PyObject_CallMethod(loop->state->report_module, "callback_failed", "OO",
+                                           (PyObject *)self, exc);
     Py_DECREF(exc);
     if (result == NULL) {
         if (gpy_loop_keep_raised(loop))

@@ -166,6 +166,18 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     return (PyObject *)self;
 }
 
+/* Imported with the first loop, not when they are first needed: the collector may close a loop when
+ * the interpreter is too far gone to import anything. */
+static int
+import_helpers(struct gpy_state *state)
+{
+    if (state->views_module == NULL)
+        state->views_module = PyImport_ImportModule("gyre._views");
+    if (state->report_module == NULL)
+        state->report_module = PyImport_ImportModule("gyre._report");
+    return state->views_module && state->report_module ? 0 : -1;
+}
+
 static int
 loop_init(struct gpy_loop *self, PyObject *args, PyObject *kwargs)
 {
@@ -177,7 +189,7 @@ loop_init(struct gpy_loop *self, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_RuntimeError, "this loop was initialized before");
         return -1;
     }
-    if (create_core(self, backend) < 0)
+    if (import_helpers(self->state) < 0 || create_core(self, backend) < 0)
         return -1;
     return find_overrides(self);
 }
@@ -356,11 +368,7 @@ set_slow_callback_duration(struct gpy_loop *self, PyObject *value, void *offset)
 static PyObject *
 get_view(struct gpy_loop *self, void *class_name)
 {
-    PyObject *module = PyImport_ImportModule("gyre._views");
-    PyObject *view =
-        module ? PyObject_CallMethod(module, (const char *)class_name, "O", self) : NULL;
-    Py_XDECREF(module);
-    return view;
+    return PyObject_CallMethod(self->state->views_module, (const char *)class_name, "O", self);
 }
 
 /* BaseEventLoop.__init__ assigns its own containers, which stay unused. */

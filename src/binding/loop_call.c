@@ -75,17 +75,15 @@ log_if_slow(struct gpy_loop *loop, PyObject *what, int64_t started_ns)
     PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
     double spent = (double)spent_ns / 1e9;
     double limit = PyFloat_AsDouble(loop->slow_callback_duration);
-    PyObject *module = NULL, *result = NULL;
+    PyObject *result = NULL;
     if (limit == -1.0 && PyErr_Occurred())
         report_failed(loop);
     else if (spent >= limit) {
-        module = PyImport_ImportModule("gyre._report");
-        if (module != NULL)
-            result = PyObject_CallMethod(module, "slow_callback", "Od", what, spent);
+        result =
+            PyObject_CallMethod(loop->state->report_module, "slow_callback", "Od", what, spent);
         if (result == NULL)
             report_failed(loop);
     }
-    Py_XDECREF(module);
     Py_XDECREF(result);
     if (exc != NULL)
         gpy_exc_give(exc);

@@ -31,6 +31,8 @@
     X(backend_error)                                                                               \
     X(base_event_loop)                                                                             \
     X(kwnames_warn_on_full_buffer)                                                                 \
+    X(views_module)                                                                                \
+    X(report_module)                                                                               \
     X(signal_set_wakeup_fd)                                                                        \
     X(asyncio_future)                                                                              \
     X(asyncio_task)                                                                                \

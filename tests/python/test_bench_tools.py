@@ -130,6 +130,13 @@ def test_the_table_of_strace():
     assert measure.parse_strace(table) == {"sendto": 100000, "recvfrom": 100002}
 
 
+def test_counters_of_the_loop():
+    notes = [{"enters": 10, "name": "x"}, {"enters": 110, "name": "x", "new": 5}]
+    assert measure.counters_per_message(notes, 50) == {"enters": 2.0}
+    assert measure.counters_per_message(notes[:1], 50) == {}
+    assert measure.counters_per_message([{}, {}], 50) == {}
+
+
 # ---- the report ----
 
 
@@ -164,10 +171,22 @@ def test_a_lost_cell_is_marked():
     text = report.markdown(made_result([0.9] * 5, [0.92] * 5))
     assert "| net.proto.c1.64B | **LOST** |" in text
     assert "## Lost cells" in text and "again 0.92" in text
+    lines = report.terminal(made_result([0.9] * 5, [0.92] * 5)).splitlines()
+    assert lines[1].split() == ["net.proto.c1.64B", "90", "per", "second", "0.90", "-", "LOST"]
     text = report.markdown(made_result([0.9] * 5, [1.0] * 5))
     assert "**LOST**" not in text and "| lost once |" in text
     text = report.markdown(made_result([1.1] * 5))
     assert "| won |" in text and "## Lost cells" not in text
+    assert "## System calls" not in text
+
+
+def test_system_calls_by_name_are_reported():
+    result = made_result([1.1] * 5)
+    counted = {"total": 2.01, "calls": {"recv": 1.0, "send": 1.01}, "counters": {"enters": 0.5}}
+    result["cells"][0]["system_calls"] = {"gyre": counted}
+    text = report.markdown(result)
+    assert "| net.proto.c1.64B | gyre | send 1.01, recv 1 | enters 0.5 |" in text
+    assert "| 2.01 |" in text
 
 
 def test_what_failed_is_said():
@@ -175,6 +194,8 @@ def test_what_failed_is_said():
     result["cells"][0]["runs"][0]["gyre"] = [None]
     text = report.markdown(result)
     assert "gyre failed: ValueError: a / b" in text
+    assert "| net.proto.c1.64B | **FAILED** |" in text
+    assert "gyre failed in 1 cells: net.proto.c1.64B." in text
     assert "Fewer than 5" not in text
 
 
@@ -302,6 +323,14 @@ def test_a_fixed_rate_is_kept(loadgen):
     assert histogram[0][0] <= report["latency_us"]["p50"] <= histogram[-1][0]
 
 
+def test_a_silent_server_is_a_failure(monkeypatch):
+    silent = {"messages": 0, "server": {}, "client": {}}
+    monkeypatch.setattr(measure, "run_load", lambda *args: silent)
+    cell = cells.Cell("x", "net", "", parameters={"mode": "proto", "connections": 1, "size": 64})
+    with pytest.raises(measure.MeasureError, match="no message"):
+        measure.net_sample(cell, arms.parse_arm("c-epoll"), machine.Placement(), Settings)
+
+
 class Liar:
     """A server that answers each connection with what `respond` makes of the first bytes."""
 
@@ -375,6 +404,7 @@ def test_system_calls_are_counted_exactly():
         )
     except measure.MeasureError as error:
         pytest.skip(str(error))  # no strace, or not allowed to trace
+    assert counted["counters"] == {}  # asyncio keeps none
     assert counted["calls"]["sendto"] == pytest.approx(1, abs=0.01)
     assert counted["calls"]["recvfrom"] == pytest.approx(1, abs=0.01)
 
