@@ -29,6 +29,7 @@ class TCPMixin:
     call_exception_handler: Any
     add_writer: Any
     remove_writer: Any
+    sock_sendfile: Any
     _ensure_resolved: Any
     _make_socket_transport: Any
     _make_accepted_transport: Any
@@ -143,6 +144,21 @@ class TCPMixin:
             transport = self._transports.get(fileno)
         if transport is not None and not transport.is_closing():
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
+
+    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: Any) -> int:
+        # For the time of it the descriptor is not only the transport's: sendfile(2) waits for it.
+        resume_reading = transp.is_reading()
+        transp.pause_reading()
+        await transp._make_empty_waiter()
+        transp._lend(True)
+        try:
+            sent = await self.sock_sendfile(transp._sock, file, offset, count, fallback=False)
+        finally:
+            transp._lend(False)
+            transp._reset_empty_waiter()
+            if resume_reading:
+                transp.resume_reading()
+        return int(sent)
 
     # ---- sock_*: the call is tried at once, only the wait is on the ring
 

@@ -22,7 +22,7 @@ static void
 on_detach(struct gy_stream *stream)
 {
     struct gpy_stream_transport *self = gpy_stream_transport_of(stream);
-    bool owned = gpy_transport_owns_fd(&self->base);
+    bool owned = gpy_transport_fd_is_ours(&self->base);
     gpy_transport_detach(&self->base);
     if (!owned)
         stream->fd = -1; /* the number is somebody else's by now */
@@ -93,7 +93,7 @@ gpy_stream_transport_lose(struct gpy_stream_transport *self, PyObject *exc)
     base->closing = true;
     base->conn_lost = 1;
     if (!self->stream_ended) {
-        gy_stream_pause(&self->stream);
+        gy_stream_stop_receive(&self->stream);
         if (gy_stream_queued(&self->stream) != 0)
             gy_stream_close(&self->stream); /* nothing more may leave */
     }
@@ -255,7 +255,7 @@ gpy_stream_transport_close(struct gpy_stream_transport *self)
         return 0;
     base->closing = true;
     if (!self->stream_ended) {
-        gy_stream_pause(&self->stream);
+        gy_stream_stop_receive(&self->stream);
         gpy_stream_transport_flush(self); /* what is held leaves now; may fail and lose */
         if (gy_stream_queued(&self->stream) != 0)
             return 0; /* on_drained goes on */
@@ -548,16 +548,16 @@ int
 gpy_stream_transport_exec(PyObject *module, struct gpy_state *state)
 {
     PyObject *transports = PyImport_ImportModule("asyncio.transports");
-    PyObject *base = transports ? PyObject_GetAttrString(transports, "Transport") : NULL;
+    PyObject *base = transports ? PyObject_GetAttrString(transports, "_FlowControlMixin") : NULL;
     PyObject *bases = NULL;
     int rc = -1;
     if (base == NULL)
         goto done;
-    /* transport.h: our struct continues asyncio's, whose only field is the slot `_extra`. */
+    /* transport.h: our struct continues asyncio's, whose fields are five slots. */
     if (!PyType_Check(base) ||
         ((PyTypeObject *)base)->tp_basicsize != (Py_ssize_t)offsetof(struct gpy_transport, ops)) {
         PyErr_SetString(PyExc_ImportError,
-                        "asyncio.Transport of this Python has fields that gyre does not know");
+                        "asyncio's transports of this Python has fields that gyre does not know");
         goto done;
     }
     bases = PyTuple_Pack(1, base);
@@ -612,7 +612,7 @@ gpy_loop_make_socket_transport(struct gpy_loop *loop, PyObject *args, PyObject *
     if (fd < 0)
         return NULL;
     struct gpy_transport *other = gpy_transport_find(loop, fd);
-    if (other != NULL && !other->closing && gpy_transport_owns_fd(other))
+    if (other != NULL && !other->closing && gpy_transport_fd_is_ours(other))
         return PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", sock,
                             other);
     context = context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);

@@ -50,6 +50,10 @@ view_buffer(struct gpy_stream_transport *self, bool feeding, void **data, size_t
     }
     gpy_stream_transport_release_view(self);
     int rc = PyObject_GetBuffer(buffer, self->view, PyBUF_WRITABLE);
+    if (rc < 0) /* socket.recv_into() says it with a TypeError */
+        PyErr_Format(PyExc_TypeError,
+                     "get_buffer() must return a read-write bytes-like object, not %R",
+                     Py_TYPE(buffer));
     Py_DECREF(buffer); /* the view holds it */
     if (rc < 0) {
         self->view->obj = NULL;
@@ -172,6 +176,8 @@ gpy_stream_transport_on_eof(struct gy_stream *stream)
                                          base->state->str_eof_received, NULL);
     int keep_open = result ? PyObject_IsTrue(result) : -1;
     Py_XDECREF(result);
+    if (keep_open < 0 && gpy_loop_keep_raised(base->loop))
+        keep_open = 0; /* asyncio would call it again; the end comes only once here */
     if (keep_open < 0) {
         gpy_transport_fatal_error(base, "Fatal error: protocol.eof_received() call failed.");
         return;

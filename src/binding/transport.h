@@ -1,9 +1,9 @@
 /* transport.h: what every transport has: its loop, protocol, extra info, closing state, flow
  * control of writes, and its place among the loop's members.
  *
- * A transport type is a real subclass of asyncio.Transport (or another class of
- * asyncio.transports): those add one slot, `_extra`, to object, and struct gpy_transport begins
- * with exactly that.
+ * A transport type is a real subclass of asyncio's _FlowControlMixin, and so of asyncio.Transport:
+ * those add five slots to object, and struct gpy_transport begins with exactly these.  Only
+ * `_extra` is used; the attributes of the others are ours.
  *
  * Life: the loop holds one reference (the pin) from the moment an operation may be in flight until
  * the descriptor is closed; it is visible to the garbage collector through the loop.
@@ -37,6 +37,7 @@ struct gpy_transport_ops {
 struct gpy_transport {
     PyObject_HEAD
     PyObject *extra; /* asyncio.BaseTransport's slot `_extra`: a dict once somebody asked */
+    PyObject *mixin_slots[4]; /* _FlowControlMixin's: NULL for ever                            */
     const struct gpy_transport_ops *ops;
     struct gpy_state *state;
     struct gpy_loop *loop; /* strong; `ended` hides it from Python             */
@@ -49,6 +50,7 @@ struct gpy_transport {
     PyObject *weakreflist;
     size_t high_water;
     size_t low_water;
+    uint64_t inode;       /* of the socket when its number became known to others, 0 before */
     uint32_t conn_lost;   /* connection_lost is scheduled; counts ignored writes on top */
     int32_t fd;           /* stays after the end, for the repr                */
     uint8_t kind;         /* enum gpy_protocol_kind                           */
@@ -82,6 +84,8 @@ void gpy_transport_unpin(struct gpy_transport *self);
  * same number had its descriptor closed by somebody else: it lets go of the number.  0 or -1. */
 int gpy_transport_enlist(struct gpy_transport *self);
 void gpy_transport_delist(struct gpy_transport *self);
+/* transport._lend(True) lets others wait for the descriptor (sendfile does) until _lend(False). */
+PyObject *gpy_transport_lend(struct gpy_transport *self, PyObject *flag);
 /* Only out of the table: the number may come back at once. */
 void gpy_transport_forget_fd(struct gpy_transport *self);
 /* The open transport of this descriptor, or NULL.  Borrowed. */
@@ -93,6 +97,9 @@ void gpy_transport_hold_sock(struct gpy_transport *self, PyObject *sock);
 /* False if the socket object over our descriptor was closed by somebody else: the number may belong
  * to anything by now. */
 bool gpy_transport_owns_fd(struct gpy_transport *self);
+/* The same, asked of the kernel: true if the number still is the socket that others came to know.
+ */
+bool gpy_transport_fd_is_ours(struct gpy_transport *self);
 /* Just before the descriptor is closed: keeps the names if somebody may still ask, detaches the
  * socket object. */
 void gpy_transport_detach(struct gpy_transport *self);
@@ -127,6 +134,7 @@ int gpy_transport_ignored_write(struct gpy_transport *self);
      METH_FASTCALL | METH_KEYWORDS, "Information about the transport, by name."},                  \
         {"is_closing", (PyCFunction)gpy_transport_is_closing, METH_NOARGS,                         \
          "True if it is closed or being closed."},                                                 \
+        {"_lend", (PyCFunction)gpy_transport_lend, METH_O, NULL},                                  \
         {"set_protocol", (PyCFunction)gpy_transport_set_protocol, METH_O, "Set a new protocol."},  \
         {"get_protocol", (PyCFunction)gpy_transport_get_protocol, METH_NOARGS,                     \
          "The current protocol."},                                                                 \

@@ -8,7 +8,7 @@
 #include "pycompat.h"
 #include "sockaddr.h"
 
-#include <unistd.h>
+#include <sys/stat.h>
 
 /* Where CPython keeps the descriptor of a socket object; used only for objects whose fileno() was
  * seen to agree with it. */
@@ -33,7 +33,9 @@ void
 gpy_transport_hold_sock(struct gpy_transport *self, PyObject *sock)
 {
     GY_ASSERT(self->sock == NULL);
+    struct stat status;
     self->sock = Py_NewRef(sock);
+    self->inode = fstat(self->fd, &status) == 0 ? status.st_ino : 0;
     PyTypeObject *base = (PyTypeObject *)self->state->socket_base;
     self->sock_is_plain = PyObject_TypeCheck(sock, base) &&
                           (size_t)base->tp_basicsize >= sizeof(PyObject) + sizeof(int) &&
@@ -50,6 +52,15 @@ gpy_transport_owns_fd(struct gpy_transport *self)
     if (GY_LIKELY(self->sock_is_plain))
         return sock_fd_at_its_place(self->sock) == self->fd;
     return sock_fileno(self->sock, self->state->str_fileno) == self->fd;
+}
+
+bool
+gpy_transport_fd_is_ours(struct gpy_transport *self)
+{
+    struct stat status;
+    if (!gpy_transport_owns_fd(self))
+        return false;
+    return self->inode == 0 || (fstat(self->fd, &status) == 0 && status.st_ino == self->inode);
 }
 
 /* The socket object, made if need be.  Borrowed; NULL: an exception is set, or (without one) the
@@ -167,9 +178,12 @@ PyObject *
 gpy_transport_sock_get(struct gpy_transport *self, void *Py_UNUSED(closure))
 {
     PyObject *sock = self->ended ? NULL : sock_borrow(self);
-    if (sock == NULL && PyErr_Occurred())
-        return NULL;
-    return Py_NewRef(sock ? sock : Py_None);
+    if (sock == NULL)
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    /* asyncio's are in non-blocking mode, and sock_sendfile() asks for it. */
+    PyObject *result = PyObject_CallMethod(sock, "setblocking", "O", Py_False);
+    Py_XDECREF(result);
+    return result ? Py_NewRef(sock) : NULL;
 }
 
 void
@@ -178,7 +192,7 @@ gpy_transport_detach(struct gpy_transport *self)
     if (self->fd_gone)
         return;
     PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
-    bool owned = gpy_transport_owns_fd(self);
+    bool owned = gpy_transport_fd_is_ours(self);
     /* asyncio knows the names from the start: whoever still holds the transport may ask later. */
     if (owned && Py_REFCNT(self) > 1) {
         PyObject *names[] = {self->state->str_sockname, self->state->str_peername};
@@ -189,7 +203,8 @@ gpy_transport_detach(struct gpy_transport *self)
             Py_XDECREF(value);
         }
     }
-    if (owned && self->sock != NULL) {
+    /* If the number is a stranger's by now, the object must not close it either. */
+    if (self->sock != NULL && gpy_transport_owns_fd(self)) {
         PyObject *number = PyObject_CallMethodNoArgs(self->sock, self->state->str_detach);
         if (number == NULL)
             PyErr_WriteUnraisable((PyObject *)self);

@@ -102,7 +102,8 @@ finish(struct gy_stream *stream)
     release_everything(stream);
     stream->host->detach(stream);
     GY_TRACE(CLOSE, stream, stream->fd, 0);
-    loop->ring->ops->close(loop->ring, stream->fd);
+    if (stream->fd >= 0)
+        loop->ring->ops->close(loop->ring, stream->fd);
     stream->fd = -1;
     stream->flags |= GY_STREAM_CLOSED;
     loop->live--;
@@ -169,9 +170,9 @@ gy_stream_abandon(struct gy_stream *stream)
     }
     release_everything(stream);
     stream->host->detach(stream);
-    if (loop->ring != NULL)
+    if (stream->fd >= 0 && loop->ring != NULL)
         loop->ring->ops->close(loop->ring, stream->fd);
-    else
+    else if (stream->fd >= 0)
         gy_sys_close(stream->fd);
     stream->fd = -1;
     stream->flags |= GY_STREAM_CLOSED;

@@ -50,7 +50,8 @@ struct gy_stream_host {
     void (*drained)(struct gy_stream *stream);
     /* A segment's owner comes back. */
     void (*release)(struct gy_stream *stream, void *owner);
-    /* Just before close(fd): the host lets go of every other object that knows the descriptor. */
+    /* Just before close(fd): the host lets go of every other object that knows the descriptor.  It
+     * may set stream->fd to -1: the descriptor is not ours any more, nothing is closed. */
     void (*detach)(struct gy_stream *stream);
     /* fd is closed, no op is in flight, the queue is empty: the memory may be freed. */
     void (*closed)(struct gy_stream *stream);
@@ -101,6 +102,9 @@ void gy_stream_init(struct gy_stream *stream, struct gy_loop *loop, int fd,
 
 void gy_stream_resume(struct gy_stream *stream); /* first call arms the receive */
 void gy_stream_pause(struct gy_stream *stream);  /* no data() after this returns until resumed */
+/* As pause, for good: the kernel gives the receive back, so that a close that follows later is done
+ * sooner. */
+void gy_stream_stop_receive(struct gy_stream *stream);
 /* Switches policy for good (BufferedProtocol: POLL).  Allowed at any time. */
 void gy_stream_set_policy(struct gy_stream *stream, enum gy_recv_policy policy);
 
@@ -129,9 +133,9 @@ void gy_stream_shutdown_write(struct gy_stream *stream); /* after the queue has 
 void gy_stream_close(struct gy_stream *stream);
 /* For a stream whose loop is closed (gy_loop_close) or will never turn again: drops the queue and
  * closes fd at once.  Of the host only release and detach are called; the memory may be freed when
- * this returns.  Allowed while the loop runs if nothing of it is in flight.  The struct gy_loop must
- * still be there.  Segments of a send that could not be ended stay with their owner's reference,
- * because the kernel may still read them. */
+ * this returns.  Allowed while the loop runs if nothing of it is in flight.  The struct gy_loop
+ * must still be there.  Segments of a send that could not be ended stay with their owner's
+ * reference, because the kernel may still read them. */
 void gy_stream_abandon(struct gy_stream *stream);
 
 /* For loop.c: the deferred part (work list), the handlers and prepares of the two op kinds. */

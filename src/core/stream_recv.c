@@ -102,6 +102,14 @@ memory_unused(struct gy_stream *stream)
         stream->host->unused(stream);
 }
 
+void
+gy_stream_stop_receive(struct gy_stream *stream)
+{
+    gy_stream_pause(stream);
+    if (gy_stream_alive(stream))
+        (void)gy_op_cancel(stream->loop, &stream->recv_op);
+}
+
 /* Names the memory of the next recv(2); false if there is none, or the host wants no data now. */
 static bool
 name_memory(struct gy_stream *stream, void **data, size_t *len)

@@ -1,0 +1,1039 @@
+"""The methods and attributes of stream transports, their errors, life and death, on both loops."""
+
+import asyncio
+import contextvars
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import warnings
+import weakref
+
+import pytest
+
+LIMIT = 10.0
+
+
+class Quiet(asyncio.Protocol):
+    def __init__(self, loop):
+        self.lost = loop.create_future()
+        self.received = b""
+        self.transport = None
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.received += data
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+
+def pair():
+    """(ours, peer): both ends of a TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    peer.settimeout(LIMIT)
+    return ours, peer
+
+
+@pytest.fixture
+def peer():
+    """A place for the peers of a test, which are closed at its end."""
+    with_peers = []
+    yield with_peers
+    for sock in with_peers:
+        sock.close()
+
+
+@pytest.fixture
+def connect(loop, peer):
+    """Makes (transport, protocol, peer's socket)."""
+
+    async def make(protocol=None):
+        ours, theirs = pair()
+        peer.append(theirs)
+        protocol = Quiet(loop) if protocol is None else protocol
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
+        return transport, protocol, theirs
+
+    return make
+
+
+def drive(loop, coro):
+    async def limited():
+        async with asyncio.timeout(LIMIT):
+            return await coro
+
+    return loop.run_until_complete(limited())
+
+
+async def spin(turns=20):
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+async def closed(transport, protocol):
+    transport.abort()
+    await protocol.lost
+    await spin(3)
+
+
+# ---- what it is
+
+
+def test_is_an_asyncio_transport(loop, connect):
+    async def main():
+        transport, protocol, _ = await connect()
+        assert isinstance(transport, asyncio.Transport)
+        assert isinstance(transport, asyncio.ReadTransport)
+        assert isinstance(transport, asyncio.WriteTransport)
+        assert issubclass(type(transport), asyncio.BaseTransport)
+        assert transport._start_tls_compatible is True
+        assert transport._loop is loop
+        assert transport._protocol is protocol
+        assert transport._sock_fd == transport.get_extra_info("socket").fileno()
+        assert transport._protocol_paused is False
+        assert transport._conn_lost == 0
+        assert not transport._buffer
+        transport.label = "users set attributes"
+        assert transport.label and weakref.ref(transport)() is transport
+        assert transport in {transport}
+        await closed(transport, protocol)
+        assert transport._loop is None
+        assert transport._protocol is None
+        assert transport.get_protocol() is None
+        assert transport._sock is None
+
+    drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+def test_cannot_be_made_by_hand(loop, connect):
+    async def main():
+        transport, protocol, _ = await connect()
+        with pytest.raises(TypeError):
+            type(transport)()
+        await closed(transport, protocol)
+
+    drive(loop, main())
+
+
+def test_repr(loop, connect):
+    async def main():
+        transport, protocol, theirs = await connect()
+        name = type(transport).__name__
+        fd = transport.get_extra_info("socket").fileno()
+        assert repr(transport) == f"<{name} fd={fd} read=polling write=<idle, bufsize=0>>"
+        transport.pause_reading()
+        assert repr(transport) == f"<{name} fd={fd} read=idle write=<idle, bufsize=0>>"
+        transport.write(b"x" * 8_000_000)
+        size = transport.get_write_buffer_size()
+        assert 0 < size < 8_000_000
+        assert repr(transport) == f"<{name} fd={fd} read=idle write=<polling, bufsize={size}>>"
+        transport.close()
+        assert repr(transport).startswith(f"<{name} closing fd={fd} ")
+        await closed(transport, protocol)
+        assert repr(transport) == f"<{name} closed fd={fd}>"
+
+    drive(loop, main())
+
+
+# ---- extra info
+
+
+def test_extra_info(loop, connect, kind):
+    async def main():
+        transport, protocol, theirs = await connect()
+        sock = transport.get_extra_info("socket")
+        assert type(sock) is asyncio.trsock.TransportSocket
+        assert transport.get_extra_info("socket") is sock
+        if kind == "gyre":  # always; asyncio looks at the socket object's proto, which may be 0
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.type == socket.SOCK_STREAM and sock.family == socket.AF_INET
+        assert transport.get_extra_info("peername") == theirs.getsockname()
+        assert transport.get_extra_info(name="sockname") == theirs.getpeername()
+        assert transport.get_extra_info("nothing") is None
+        assert transport.get_extra_info("nothing", 17) == 17
+        assert transport.get_extra_info("nothing", default=18) == 18
+        assert set(transport._extra) == {"socket", "sockname", "peername"}
+        for wrong in ((), (1, 2, 3)):
+            with pytest.raises(TypeError):
+                transport.get_extra_info(*wrong)
+        with pytest.raises(TypeError):
+            transport.get_extra_info("socket", unknown=1)
+        await closed(transport, protocol)
+        assert sock.fileno() == -1
+        assert transport.get_extra_info("socket") is sock
+        assert transport.get_extra_info("peername") == theirs.getsockname()
+
+    drive(loop, main())
+
+
+def test_names_asked_for_late(loop, connect):
+    """Asked for the first time when the peer has reset and all is over."""
+
+    async def main():
+        server_side = Quiet(loop)
+        server = await loop.create_server(lambda: server_side, "127.0.0.1", 0)
+        theirs = socket.create_connection(server.sockets[0].getsockname())
+        names = theirs.getsockname(), theirs.getpeername()
+        while server_side.transport is None:
+            await asyncio.sleep(0)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        theirs.close()
+        assert isinstance(await server_side.lost, ConnectionResetError)
+        await spin()
+        transport = server_side.transport
+        assert transport.get_extra_info("peername") == names[0]
+        assert transport.get_extra_info("sockname") == names[1]
+        server.close()
+        await server.wait_closed()
+
+    drive(loop, main())
+
+
+def test_names_in_connection_lost(loop):
+    async def main():
+        found = loop.create_future()
+
+        class Asks(Quiet):
+            def connection_lost(self, exc):
+                sock = self.transport.get_extra_info("socket")
+                assert sock.fileno() >= 0
+                sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
+                found.set_result(self.transport.get_extra_info("peername"))
+
+        server = await loop.create_server(lambda: Asks(loop), "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as theirs:
+            name = theirs.getsockname()
+        assert await found == name
+        server.close()
+        await server.wait_closed()
+
+    drive(loop, main())
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_ipv6_names(loop):
+    async def main():
+        protocol = Quiet(loop)
+        server = await loop.create_server(lambda: protocol, "::1", 0)
+        transport, client = await loop.create_connection(
+            lambda: Quiet(loop), *server.sockets[0].getsockname()[:2]
+        )
+        while protocol.transport is None:
+            await asyncio.sleep(0)
+        for ours, other in ((transport, protocol.transport), (protocol.transport, transport)):
+            assert ours.get_extra_info("peername") == other.get_extra_info("sockname")
+            name = ours.get_extra_info("peername")
+            assert name == ours.get_extra_info("socket").getpeername()
+            assert len(name) == 4 and name[0] == "::1"
+        await closed(transport, client)
+        await protocol.lost
+        server.close()
+        await server.wait_closed()
+
+    drive(loop, main())
+
+
+def test_unix_names(loop, tmp_path):
+    async def main():
+        path = str(tmp_path / "sock")
+        protocol = Quiet(loop)
+        server = await loop.create_unix_server(lambda: protocol, path)
+        transport, client = await loop.create_unix_connection(lambda: Quiet(loop), path)
+        while protocol.transport is None:
+            await asyncio.sleep(0)
+        assert transport.get_extra_info("peername") == path
+        assert protocol.transport.get_extra_info("sockname") == path
+        assert protocol.transport.get_extra_info("peername") == ""
+        transport.write(b"over a path")
+        while not protocol.received:
+            await asyncio.sleep(0)
+        await closed(transport, client)
+        await protocol.lost
+        server.close()
+        await server.wait_closed()
+
+    drive(loop, main())
+
+
+# ---- writing
+
+
+@pytest.mark.parametrize("method", ["write", "writelines"])
+def test_kinds_of_data(loop, connect, method):
+    async def main():
+        transport, protocol, theirs = await connect()
+        data = bytearray(b"bytearray ")
+        items = [b"bytes ", data, memoryview(b"memoryview "), b"", memoryview(b"")]
+        if method == "writelines":
+            transport.writelines(items)
+            transport.writelines(iter([b"by ", b"iterator "]) if kind_takes_iterators() else [b"by iterator "])
+            transport.writelines([])
+        else:
+            for item in items:
+                transport.write(item)
+            transport.write(b"by iterator ")
+        data[:] = b"changed!! "
+        transport.close()
+        expected = b"bytes bytearray memoryview by iterator "
+        received = b""
+        while len(received) < len(expected):
+            await asyncio.sleep(0)
+            received += theirs.recv(100)
+        assert received == expected
+        await protocol.lost
+
+    def kind_takes_iterators():
+        return sys.version_info < (3, 12)
+
+    drive(loop, main())
+
+
+def test_wrong_data(loop, connect):
+    async def main():
+        transport, protocol, _ = await connect()
+        for wrong, name in (("text", "str"), (17, "int"), (None, "NoneType"), ([b"x"], "list")):
+            with pytest.raises(TypeError) as caught:
+                transport.write(wrong)
+            assert str(caught.value) == f"data argument must be a bytes-like object, not '{name}'"
+        with pytest.raises(TypeError):
+            transport.writelines([b"good", "bad"])
+        with pytest.raises(TypeError):
+            transport.writelines(17)
+        assert transport.get_write_buffer_size() == 0
+        assert not transport.is_closing()
+        await closed(transport, protocol)
+
+    drive(loop, main())
+
+
+def test_mutable_buffer_is_a_snapshot(loop, connect):
+    """asyncio up to 3.11 copies, later ones keep a view: ours is what was written."""
+
+    async def main():
+        transport, protocol, theirs = await connect()
+        data = bytearray(b"a" * 6_000_000)
+        transport.write(data)
+        size = transport.get_write_buffer_size()
+        assert size
+        if type(transport).__module__.startswith("gyre"):
+            data.clear()  # nothing holds on to it
+            data.extend(b"b" * 6_000_000)
+        received = 0
+        theirs.setblocking(False)
+        while received < 6_000_000:
+            try:
+                part = theirs.recv(1 << 20)
+            except BlockingIOError:
+                await asyncio.sleep(0)
+                continue
+            assert part == b"a" * len(part)
+            received += len(part)
+        await closed(transport, protocol)
+
+    drive(loop, main())
+
+
+def test_buffer_size_counts_what_is_in_flight(loop, connect):
+    async def main():
+        transport, protocol, theirs = await connect()
+        transport.write(b"small")
+        assert transport.get_write_buffer_size() == 0
+        transport.write(b"x" * 8_000_000)
+        first = transport.get_write_buffer_size()
+        assert 0 < first < 8_000_000
+        await spin()
+        assert transport.get_write_buffer_size() == first
+        transport.write(b"y" * 10)
+        transport.writelines([b"z" * 5, b"z" * 5])
+        assert transport.get_write_buffer_size() == first + 20
+        assert len(transport._buffer) > 0
+        await closed(transport, protocol)
+        assert transport.get_write_buffer_size() == 0
+
+    drive(loop, main())
+
+
+def test_write_buffer_limits(loop, connect):
+    async def main():
+        transport, protocol, _ = await connect()
+        assert transport.get_write_buffer_limits() == (16384, 65536)
+        for kwargs, limits in (
+            ({"high": 1000}, (250, 1000)),
+            ({"low": 1000}, (1000, 4000)),
+            ({"high": 0}, (0, 0)),
+            ({"high": 10, "low": 10}, (10, 10)),
+            ({}, (16384, 65536)),
+        ):
+            transport.set_write_buffer_limits(**kwargs)
+            assert transport.get_write_buffer_limits() == limits
+        transport.set_write_buffer_limits(1000, 10)
+        for kwargs in ({"high": 5, "low": 10}, {"high": -1}, {"low": -1}, {"high": -2, "low": -3}):
+            with pytest.raises(ValueError, match=r"high \(-?\d+\) must be >= low"):
+                transport.set_write_buffer_limits(**kwargs)
+        with pytest.raises(TypeError):
+            transport.set_write_buffer_limits(high="much")
+        assert transport.get_write_buffer_limits() == (10, 1000)
+        await closed(transport, protocol)
+
+    drive(loop, main())
+
+
+def test_many_ignored_writes_are_logged(loop, connect, asyncio_log):
+    async def main():
+        transport, protocol, _ = await connect()
+        transport.abort()
+        for _ in range(7):
+            transport.write(b"x")
+            transport.write(b"")
+        await protocol.lost
+        assert asyncio_log.messages() == ["socket.send() raised exception."] * 3
+
+    drive(loop, main())
+
+
+def test_write_outside_of_a_run(loop, connect):
+    """Between two runs a small write leaves at once."""
+    transport, protocol, theirs = drive(loop, connect())
+    transport.write(b"now")
+    assert theirs.recv(10) == b"now"
+    transport.write(b"x" * 8_000_000)
+    transport.close()
+    received = []
+    reader = threading.Thread(target=lambda: received.append(read_all(theirs)))
+    reader.start()
+    drive(loop, asyncio.wait_for(protocol.lost, LIMIT))
+    reader.join()
+    assert received == [8_000_000]
+
+
+def read_all(sock):
+    total = 0
+    while part := sock.recv(1 << 20):
+        total += len(part)
+    return total
+
+
+def test_header_and_body_are_one_segment(loop, connect, kind):
+    async def main():
+        transport, protocol, theirs = await connect()
+        await spin()
+        before = loop.stats()["send_calls"] if kind == "gyre" else 0
+        transport.write(b"header")
+        transport.write(b"body")
+        await asyncio.sleep(0)
+        assert theirs.recv(100).startswith(b"header")
+        if kind == "gyre":
+            assert loop.stats()["send_calls"] - before == 1
+        await closed(transport, protocol)
+
+    drive(loop, main())
+
+
+# ---- errors of callbacks that have to leave the loop
+
+
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize(
+    "callback",
+    ["connection_made", "data_received", "eof_received", "connection_lost", "resume_writing"],
+)
+def test_exit_from_callback(loop, peer, callback, exception):
+    """It leaves run_forever, and the loop can run again."""
+    ours, theirs = pair()
+    peer.append(theirs)
+    protocol = Quiet(loop)
+    original = getattr(protocol, callback)
+
+    def leave(*args):
+        original(*args)
+        setattr(protocol, callback, original)
+        raise exception
+
+    setattr(protocol, callback, leave)
+    theirs.sendall(b"data")
+
+    async def main():
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
+        if callback == "resume_writing":
+            transport.write(b"x" * 8_000_000)
+            theirs.setblocking(False)
+            received = 0
+            while received < 8_000_000:
+                try:
+                    received += len(theirs.recv(1 << 20))
+                except BlockingIOError:
+                    await asyncio.sleep(0)
+        theirs.close()
+        await protocol.lost
+
+    task = loop.create_task(main())
+    with pytest.raises(exception):
+        loop.run_until_complete(task)
+    drive(loop, asyncio.wait_for(task, LIMIT))
+
+
+def test_exit_from_pause_writing(loop, connect):
+    class Leaves(Quiet):
+        def pause_writing(self):
+            raise KeyboardInterrupt
+
+    async def main():
+        transport, protocol, _ = await connect(Leaves(loop))
+        with pytest.raises(KeyboardInterrupt):
+            transport.write(b"x" * 8_000_000)
+        await closed(transport, protocol)
+
+    drive(loop, main())
+
+
+def test_exit_from_protocol_factory(loop, kind, asyncio_log, unraisable):
+    calls = []
+
+    def factory():
+        calls.append(1)
+        raise KeyboardInterrupt
+
+    server = drive(loop, loop.create_server(factory, "127.0.0.1", 0))
+    with socket.create_connection(server.sockets[0].getsockname()) as theirs:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_forever()
+        gc.collect()
+        theirs.settimeout(LIMIT)
+        assert theirs.recv(1) == b""
+    server.close()
+    drive(loop, server.wait_closed())
+    if kind == "asyncio":  # its task and its socket are left to the collector
+        gc.collect()
+        asyncio_log.take()
+        unraisable.take()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_protocol_factory_raises(loop, debug):
+    reports = []
+    loop.set_debug(debug)
+    loop.set_exception_handler(
+        lambda loop, context: reports.append((context["message"], type(context["exception"])))
+    )
+
+    def factory():
+        raise ValueError("no protocol today")
+
+    async def main():
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        await asyncio.sleep(0.01)
+        gc.collect()
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # asyncio leaves it to the collector
+        drive(loop, main())
+    assert reports == [
+        ("Error on transport creation for incoming connection", ValueError)
+    ] * debug
+
+
+# ---- context
+
+
+def test_callbacks_run_in_the_context_of_creation(loop, connect):
+    var = contextvars.ContextVar("var", default="unset")
+    seen = []
+
+    class Looks(Quiet):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            seen.append(var.get())
+
+        def data_received(self, data):
+            seen.append(var.get())
+
+        def eof_received(self):
+            seen.append(var.get())
+
+    async def main():
+        var.set("creator")
+        protocol = Looks(loop)
+        transport, _, theirs = await connect(protocol)
+        var.set("later")
+        theirs.sendall(b"x")
+        await asyncio.sleep(0.01)
+        theirs.close()
+        await protocol.lost
+        assert seen == ["creator"] * 3
+
+    drive(loop, main())
+
+
+def test_server_callbacks_run_in_the_context_of_the_server(loop):
+    var = contextvars.ContextVar("var", default="unset")
+    seen = []
+
+    class Looks(Quiet):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            seen.append(var.get())
+            var.set("mine alone")
+
+    async def main():
+        var.set("server")
+        server = await loop.create_server(lambda: Looks(loop), "127.0.0.1", 0)
+        var.set("later")
+        for _ in range(2):
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.close()
+            await writer.wait_closed()
+        await asyncio.sleep(0.01)
+        server.close()
+        await server.wait_closed()
+        assert seen == ["server"] * 2
+        assert var.get() == "later"
+
+    drive(loop, main())
+
+
+# ---- debug mode
+
+
+def test_debug_log(loop, connect, asyncio_log):
+    loop.set_debug(True)
+    logging.getLogger("asyncio").setLevel(logging.DEBUG)
+
+    async def main():
+        transport, protocol, theirs = await connect()
+        transport.pause_reading()
+        transport.resume_reading()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        theirs.close()
+        await protocol.lost
+
+    drive(loop, main())
+    texts = " / ".join(asyncio_log.messages(logging.DEBUG))
+    assert "pauses reading" in texts
+    assert "resumes reading" in texts
+    assert "Fatal read error on socket transport" in texts
+
+
+def test_debug_log_of_slow_callbacks(loop, connect, asyncio_log):
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.02
+
+    class Slow(Quiet):
+        def data_received(self, data):
+            threading.Event().wait(0.03)
+
+    async def main():
+        transport, protocol, theirs = await connect(Slow(loop))
+        theirs.sendall(b"x")
+        await asyncio.sleep(0.05)
+        await closed(transport, protocol)
+
+    drive(loop, main())
+    assert any("took 0.0" in text for text in asyncio_log.messages())
+
+
+# ---- life and death
+
+
+def test_dropped_while_it_waits(loop, connect):
+    """The loop keeps a transport that reads; the user need not."""
+
+    async def main():
+        transport, protocol, theirs = await connect()
+        protocol.transport = None
+        alive = weakref.ref(transport)
+        del transport
+        gc.collect()
+        assert alive() is not None
+        theirs.sendall(b"still here")
+        while not protocol.received:
+            await asyncio.sleep(0)
+        theirs.close()
+        await protocol.lost
+        await spin()
+        gc.collect()
+        assert alive() is None
+
+    drive(loop, main())
+
+
+def test_unclosed_transport_warns(new_loop, peer):
+    loop = new_loop()
+    ours, theirs = pair()
+    peer.append(theirs)
+    protocol = Quiet(loop)
+    loop.run_until_complete(loop.connect_accepted_socket(lambda: protocol, ours))
+    del ours
+    loop.close()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del protocol
+        gc.collect()
+    assert [w for w in caught if str(w.message).startswith("unclosed transport <")]
+    assert {w.category for w in caught} == {ResourceWarning}
+    assert theirs.recv(1) == b""
+
+
+def test_loop_closed_with_open_transports(new_loop, peer):
+    """Whatever state they are in: descriptors are closed, nothing is called."""
+    loop = new_loop()
+    protocols = []
+
+    async def main():
+        for i in range(6):
+            ours, theirs = pair()
+            peer.append(theirs)
+            protocol = Quiet(loop)
+            protocols.append(protocol)
+            transport, _ = await loop.connect_accepted_socket(lambda p=protocol: p, ours)
+            if i == 1:
+                transport.pause_reading()
+            if i == 2:
+                transport.write(b"x" * 8_000_000)
+            if i == 3:
+                transport.write(b"x" * 8_000_000)
+                transport.close()
+            if i == 4:
+                transport.close()
+            if i == 5:
+                transport.abort()
+
+    loop.run_until_complete(main())
+    loop.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        transports = [protocol.transport for protocol in protocols]
+        for transport in transports:
+            repr(transport)
+            transport.get_extra_info("peername")
+            transport.get_write_buffer_size()
+            transport.is_closing()
+        if type(transports[0]).__module__.startswith("gyre"):
+            transports[0].write(b"nobody hears it")
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            transports[0].close()
+        del transport, transports, protocols[:]
+        gc.collect()
+    for theirs in peer:
+        try:
+            read_all(theirs)
+        except ConnectionResetError:
+            pass
+
+
+@pytest.mark.only("gyre")
+def test_loop_collected_with_open_transports(peer):
+    import gyre
+
+    loop = gyre.Loop()
+    ours, theirs = pair()
+    peer.append(theirs)
+    protocol = Quiet(loop)
+    loop.run_until_complete(loop.connect_accepted_socket(lambda: protocol, ours))
+    alive = weakref.ref(loop), weakref.ref(protocol.transport)
+    del ours
+    with pytest.warns(ResourceWarning):
+        del loop, protocol
+        gc.collect()
+    gc.collect()
+    assert [ref() for ref in alive] == [None, None]
+    assert theirs.recv(1) == b""
+
+
+def test_second_run_in_another_thread(loop, connect):
+    transport, protocol, theirs = drive(loop, connect())
+    theirs.sendall(b"between the runs")
+
+    async def wait():
+        while not protocol.received:
+            await asyncio.sleep(0.001)
+        transport.write(b"answer")
+
+    thread = threading.Thread(target=drive, args=(loop, wait()))
+    thread.start()
+    thread.join()
+    assert protocol.received == b"between the runs"
+    assert theirs.recv(100) == b"answer"
+    drive(loop, closed(transport, protocol))
+
+
+def test_many_runs(loop, connect):
+    transport, protocol, theirs = drive(loop, connect())
+    for i in range(50):
+        theirs.sendall(b"x")
+
+        async def wait(count=i + 1):
+            while len(protocol.received) < count:
+                await asyncio.sleep(0)
+
+        drive(loop, wait())
+    drive(loop, closed(transport, protocol))
+
+
+def test_churn_leaks_nothing(loop, kind):
+    """Many short connections: objects, descriptors and operations come back."""
+
+    async def one(address):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"ping\n")
+        assert await reader.readline() == b"ping\n"
+        writer.close()
+        await writer.wait_closed()
+
+    async def handle(reader, writer):
+        writer.write(await reader.readline())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def main():
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        counts = []
+        for _ in range(4):
+            for _ in range(5):
+                await asyncio.gather(*(one(address) for _ in range(20)))
+            await asyncio.sleep(0.01)
+            gc.collect()
+            counts.append((len(gc.get_objects()), len(os.listdir("/proc/self/fd"))))
+        server.close()
+        await server.wait_closed()
+        await spin()
+        if kind == "gyre":
+            stats = loop.stats()
+            assert stats["live"] <= 1, stats  # nothing but the loop's own
+            assert stats["buffers_leased"] == 0
+        return counts
+
+    counts = drive(loop, main())
+    assert abs(counts[-1][0] - counts[1][0]) < 100, counts
+    assert counts[-1][1] == counts[1][1], counts
+
+
+# ---- the user closes what is ours
+
+
+@pytest.mark.only("gyre")
+@pytest.mark.parametrize("how", ["close", "abort", "peer"])
+@pytest.mark.parametrize("busy", [False, True])
+def test_descriptor_closed_under_us(loop, connect, busy, how):
+    """No crash, and whoever has the number next keeps it."""
+
+    async def main():
+        transport, protocol, theirs = await connect()
+        if busy:
+            transport.write(b"x" * 8_000_000)
+            await spin()
+        fd = transport.get_extra_info("socket").fileno()
+        os.close(fd)
+        strangers = socket.socketpair()
+        assert fd in [stranger.fileno() for stranger in strangers]
+        if how == "peer":
+            theirs.close()  # the kernel still holds our socket for the operation in flight
+            await spin()
+            for stranger in strangers:
+                stranger.setblocking(False)
+            if not protocol.lost.done():
+                transport.abort()
+        else:
+            getattr(transport, how)()
+            if busy and how == "close":
+                transport.abort()
+        await protocol.lost
+        await spin()
+        strangers[0].send(b"unharmed")
+        assert strangers[1].recv(100) == b"unharmed"
+        for stranger in strangers:
+            stranger.close()
+
+    drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+def test_number_of_a_closed_descriptor_comes_back(loop, connect):
+    async def main():
+        transport, protocol, theirs = await connect()
+        fd = transport.get_extra_info("socket").fileno()
+        os.close(fd)
+        ours, theirs2 = pair()
+        for sock in (ours, theirs2):
+            if sock.fileno() == fd:
+                break
+        else:
+            pytest.fail("the number did not come back")
+        protocol2 = Quiet(loop)
+        transport2, _ = await loop.connect_accepted_socket(lambda: protocol2, sock)
+        exc = await protocol.lost  # the older one has lost its descriptor, and knows
+        assert isinstance(exc, OSError)
+        other = theirs2 if sock is ours else ours
+        other.sendall(b"for the new one")
+        while not protocol2.received:
+            await asyncio.sleep(0)
+        transport2.write(b"answer")
+        await asyncio.sleep(0)
+        other.settimeout(LIMIT)
+        assert other.recv(100) == b"answer"
+        await closed(transport2, protocol2)
+        other.close()
+
+    drive(loop, main())
+
+
+def test_socket_object_closed_under_us(loop, peer):
+    """The sock= of the user's: asyncio meets EBADF, we too, and never the number's next owner."""
+
+    async def main():
+        ours, theirs = pair()
+        peer.append(theirs)
+        protocol = Quiet(loop)
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
+        fd = ours.fileno()
+        ours.close()
+        stranger, other_end = socket.socketpair()
+        assert fd in (stranger.fileno(), other_end.fileno())
+        transport.write(b"x" * 100)
+        await asyncio.sleep(0)
+        stranger.setblocking(False)
+        other_end.setblocking(False)
+        for sock in (stranger, other_end):
+            with pytest.raises(BlockingIOError):
+                sock.recv(100)
+        exc = await protocol.lost
+        assert isinstance(exc, OSError)
+        await spin()
+        stranger.send(b"unharmed")
+        assert other_end.recv(100) == b"unharmed"
+        stranger.close()
+        other_end.close()
+
+    drive(loop, main())
+
+
+def test_users_socket_is_detached_at_the_end(loop, peer):
+    async def main():
+        ours, theirs = pair()
+        peer.append(theirs)
+        protocol = Quiet(loop)
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
+        assert ours.getpeername() == theirs.getsockname()
+        assert ours.fileno() >= 0
+        await closed(transport, protocol)
+        assert ours.fileno() == -1
+
+    drive(loop, main())
+
+
+def test_descriptor_of_a_transport_is_not_for_readers(loop, connect):
+    async def main():
+        transport, protocol, _ = await connect()
+        sock = transport.get_extra_info("socket")
+        for call in (loop.add_reader, loop.add_writer):
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                call(sock, print)
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                call(sock.fileno(), print)
+        for call in (loop.remove_reader, loop.remove_writer):
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                call(sock)
+        await closed(transport, protocol)
+
+    drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+def test_one_descriptor_has_one_transport(loop, connect):
+    async def main():
+        transport, protocol, _ = await connect()
+        with pytest.raises(RuntimeError, match="is used by transport"):
+            await loop.connect_accepted_socket(lambda: Quiet(loop), transport._sock)
+        await closed(transport, protocol)
+
+    drive(loop, main())
+
+
+# ---- sendfile, whose door is the transport
+
+
+def test_sendfile(loop, connect, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 4096)
+
+    async def main():
+        transport, protocol, theirs = await connect()
+        received = []
+        reader = threading.Thread(target=lambda: received.append(read_all(theirs)))
+        reader.start()
+        with path.open("rb") as file:
+            transport.write(b"header")
+            sent = await loop.sendfile(transport, file, 256, 500_000)
+        assert sent == 500_000
+        transport.close()
+        await protocol.lost
+        reader.join()
+        assert received == [500_006]
+
+    drive(loop, main())
+
+
+def test_empty_waiter(loop, connect):
+    async def main():
+        transport, protocol, theirs = await connect()
+        waiter = transport._make_empty_waiter()
+        await waiter
+        with pytest.raises(RuntimeError, match="already set"):
+            transport._make_empty_waiter()
+        with pytest.raises(RuntimeError, match="sendfile is in progress"):
+            transport.write(b"x")
+        transport._reset_empty_waiter()
+        transport.write(b"x" * 8_000_000)
+        waiter = transport._make_empty_waiter()
+        assert not waiter.done()
+        transport.abort()
+        await protocol.lost
+        await spin()
+        with pytest.raises(ConnectionError):
+            await waiter
+
+    drive(loop, main())
+
+
+def test_signals_do_not_disturb(loop, connect):
+    """A send that is waiting, and SIGALRM again and again."""
+    ticks = []
+    old = signal.signal(signal.SIGALRM, lambda *args: ticks.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+
+        async def main():
+            transport, protocol, theirs = await connect()
+            data = os.urandom(3_000_000)
+            transport.write(data)
+            transport.close()
+            theirs.setblocking(False)
+            received = bytearray()
+            while len(received) < len(data):
+                try:
+                    received += theirs.recv(50_000)
+                except BlockingIOError:
+                    await asyncio.sleep(0)
+            assert received == data
+            await protocol.lost
+
+        drive(loop, main())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert ticks
