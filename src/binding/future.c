@@ -13,13 +13,6 @@ Py_ssize_t gpy_fut_offset;
 
 /* ---- creation -------------------------------------------------------------------------------- */
 
-/* First field of asyncio's struct after the object header, in every version. */
-static PyObject **
-base_loop_slot(PyObject *self)
-{
-    return (PyObject **)(void *)((char *)self + sizeof(PyObject));
-}
-
 static PyObject *
 future_alloc(PyTypeObject *type, struct gpy_state *module)
 {
@@ -40,9 +33,9 @@ future_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static int
 remember_origin(struct gpy_fut *fut)
 {
-    if (gpy_loop_direct(fut->module, fut->loop) != NULL)
+    if (gpy_loop_direct(fut->module, gpy_fut_loop(fut)) != NULL)
         return 0; /* debug is off */
-    PyObject *debug = PyObject_CallMethodNoArgs(fut->loop, fut->module->str_get_debug);
+    PyObject *debug = PyObject_CallMethodNoArgs(gpy_fut_loop(fut), fut->module->str_get_debug);
     if (debug == NULL)
         return -1;
     int is_debug = PyObject_IsTrue(debug);
@@ -58,7 +51,7 @@ remember_origin(struct gpy_fut *fut)
 int
 gpy_fut_init(struct gpy_fut *fut, PyObject *loop)
 {
-    if (fut->loop != NULL && gpy_python_at_least(15, 0)) {
+    if (gpy_fut_loop(fut) != NULL && gpy_python_at_least(15, 0)) {
         PyErr_Format(PyExc_RuntimeError, "%s object is already initialized",
                      Py_TYPE(gpy_fut_object(fut))->tp_name);
         return -1;
@@ -71,8 +64,7 @@ gpy_fut_init(struct gpy_fut *fut, PyObject *loop)
     loop = loop == Py_None ? PyObject_CallNoArgs(fut->module->get_event_loop) : Py_NewRef(loop);
     if (loop == NULL)
         return -1;
-    Py_XSETREF(fut->loop, loop);
-    Py_XSETREF(*base_loop_slot(gpy_fut_object(fut)), Py_NewRef(loop));
+    Py_XSETREF(*gpy_fut_loop_slot(fut), loop);
     fut->state = GPY_FUT_PENDING;
     fut->log_tb = false;
     fut->blocking = false;
@@ -108,8 +100,8 @@ gpy_fut_report(struct gpy_fut *fut, PyObject *context)
         PyErr_WriteUnraisable(gpy_fut_object(fut));
         return;
     }
-    PyObject *returned =
-        PyObject_CallMethodOneArg(fut->loop, fut->module->str_call_exception_handler, context);
+    PyObject *returned = PyObject_CallMethodOneArg(
+        gpy_fut_loop(fut), fut->module->str_call_exception_handler, context);
     if (returned == NULL)
         PyErr_WriteUnraisable(gpy_fut_object(fut));
     Py_XDECREF(returned);
@@ -137,7 +129,7 @@ unretrieved_context(struct gpy_fut *fut)
 void
 gpy_fut_finalize(struct gpy_fut *fut)
 {
-    if (!fut->log_tb || fut->exception == NULL || fut->loop == NULL)
+    if (!fut->log_tb || fut->exception == NULL || gpy_fut_loop(fut) == NULL)
         return;
     fut->log_tb = false;
     PyObject *context = unretrieved_context(fut);
@@ -167,7 +159,6 @@ gpy_fut_traverse(struct gpy_fut *fut, visitproc visit, void *arg)
 #if !GPY_ASYNCIO_TYPES_ARE_HEAP
     Py_VISIT(Py_TYPE(gpy_fut_object(fut)));
 #endif
-    Py_VISIT(fut->loop);
     Py_VISIT(fut->result);
     Py_VISIT(fut->exception);
     Py_VISIT(fut->exception_tb);
@@ -181,7 +172,6 @@ void
 gpy_fut_clear(struct gpy_fut *fut)
 {
     gpy_callbacks_clear(fut);
-    Py_CLEAR(fut->loop);
     Py_CLEAR(fut->result);
     Py_CLEAR(fut->exception);
     Py_CLEAR(fut->exception_tb);

@@ -33,7 +33,6 @@ struct gpy_callback_list; /* future_callbacks.c: the second callback and those a
 
 struct gpy_fut {
     struct gpy_state *module;  /* lives as long as our type does, hence as long as this object */
-    PyObject *loop;            /* NULL until __init__ ran, and again after tp_clear            */
     struct gpy_callback first; /* callable NULL: there are no callbacks at all                 */
     struct gpy_callback_list *more; /* NULL: at most one callback */
     PyObject *result; /* set if FINISHED and exception is NULL                        */
@@ -61,6 +60,20 @@ static inline PyObject *
 gpy_fut_object(struct gpy_fut *fut)
 {
     return (PyObject *)(void *)((char *)fut - gpy_fut_offset);
+}
+
+/* The loop is in the base part: asyncio's struct begins with it in every version.  NULL before
+ * __init__ and after tp_clear. */
+static inline PyObject **
+gpy_fut_loop_slot(struct gpy_fut *fut)
+{
+    return (PyObject **)(void *)((char *)gpy_fut_object(fut) + sizeof(PyObject));
+}
+
+static inline PyObject *
+gpy_fut_loop(const struct gpy_fut *fut)
+{
+    return *gpy_fut_loop_slot((struct gpy_fut *)(uintptr_t)fut);
 }
 
 /* Exactly gyre.Future or gyre.Task: no Python code can stand between its methods and us. */

@@ -84,7 +84,7 @@ task_waiter_schedule_slowly(struct gpy_fut *fut, PyObject *task)
     if (wakeup == NULL)
         return -1;
     PyObject *context = gpy_task_context_borrow(task);
-    int rc = gpy_call_soon(fut->module, fut->loop, wakeup, gpy_fut_object(fut), context);
+    int rc = gpy_call_soon(fut->module, gpy_fut_loop(fut), wakeup, gpy_fut_object(fut), context);
     Py_DECREF(wakeup);
     return rc;
 }
@@ -94,7 +94,7 @@ callback_schedule(struct gpy_fut *fut, const struct gpy_callback *callback)
 {
     struct gpy_state *module = fut->module;
     PyObject *self = gpy_fut_object(fut);
-    struct gpy_loop *direct = gpy_loop_direct(module, fut->loop);
+    struct gpy_loop *direct = gpy_loop_direct(module, gpy_fut_loop(fut));
     if (callback->context == NULL) {
         if (direct != NULL && PyContext_CheckExact(gpy_task_context_borrow(callback->callable)))
             return gpy_loop_schedule(direct, GPY_READY_TASK_WAKE, callback->callable, self, NULL);
@@ -103,7 +103,7 @@ callback_schedule(struct gpy_fut *fut, const struct gpy_callback *callback)
     if (direct != NULL && PyContext_CheckExact(callback->context))
         return gpy_loop_schedule(direct, GPY_READY_CALLBACK, callback->callable, self,
                                  callback->context);
-    return gpy_call_soon(module, fut->loop, callback->callable, self, callback->context);
+    return gpy_call_soon(module, gpy_fut_loop(fut), callback->callable, self, callback->context);
 }
 
 int

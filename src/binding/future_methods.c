@@ -11,7 +11,7 @@
 static int
 check_alive_for_outcome(struct gpy_fut *fut)
 {
-    if (fut->loop != NULL)
+    if (gpy_fut_loop(fut) != NULL)
         return 0;
     PyErr_SetString(fut->module->invalid_state_error, "Future object is not initialized.");
     return -1;
@@ -68,7 +68,7 @@ PyObject *
 gpy_fut_m_get_loop(PyObject *self, PyObject *unused)
 {
     struct gpy_fut *fut = gpy_fut_of(self);
-    return gpy_fut_check_alive(fut) < 0 ? NULL : Py_NewRef(fut->loop);
+    return gpy_fut_check_alive(fut) < 0 ? NULL : Py_NewRef(gpy_fut_loop(fut));
 }
 
 PyObject *
@@ -111,7 +111,7 @@ gpy_fut_m_add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t na
         parse_keyword("add_done_callback", fut->module->str_context, args + 1, kwnames, Py_None);
     if (context == NULL)
         return NULL;
-    if (fut->loop == NULL) {
+    if (gpy_fut_loop(fut) == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "uninitialized Future object");
         return NULL;
     }
@@ -215,7 +215,7 @@ PyObject *
 gpy_fut_get_blocking(PyObject *self, void *closure)
 {
     struct gpy_fut *fut = gpy_fut_of(self);
-    return PyBool_FromLong(fut->loop != NULL && fut->blocking);
+    return PyBool_FromLong(gpy_fut_loop(fut) != NULL && fut->blocking);
 }
 
 static int
@@ -243,7 +243,7 @@ gpy_fut_set_blocking(PyObject *self, PyObject *value, void *closure)
 PyObject *
 gpy_fut_get_loop(PyObject *self, void *closure)
 {
-    return value_or_none(gpy_fut_of(self)->loop);
+    return value_or_none(gpy_fut_loop(gpy_fut_of(self)));
 }
 
 PyObject *

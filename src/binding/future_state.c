@@ -8,7 +8,7 @@
 int
 gpy_fut_check_alive(struct gpy_fut *fut)
 {
-    if (fut->loop != NULL)
+    if (gpy_fut_loop(fut) != NULL)
         return 0;
     PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
     return -1;

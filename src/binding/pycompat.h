@@ -15,12 +15,14 @@
 #define GPY_ASYNCIO_TYPES_ARE_HEAP 1 /* their tp_dealloc drops and tp_traverse visits the type */
 #define GPY_THROW_IS_SINGLE_ARG 1    /* throw(type, value, tb) is deprecated                   */
 #define GPY_TASK_HAS_GET_CONTEXT 1
+#define GPY_TASK_NAME_MAY_BE_INT 1 /* n stands for Task-n                                   */
 #define GPY_GET_EVENT_LOOP "get_event_loop" /* in asyncio.events: what Future(loop=None) asks   */
 #else
 #define GPY_HAS_EAGER_TASKS 0
 #define GPY_ASYNCIO_TYPES_ARE_HEAP 0
 #define GPY_THROW_IS_SINGLE_ARG 0
 #define GPY_TASK_HAS_GET_CONTEXT 0
+#define GPY_TASK_NAME_MAY_BE_INT 0
 #define GPY_GET_EVENT_LOOP "_get_event_loop"
 #endif
 

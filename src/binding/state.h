@@ -60,7 +60,8 @@
     X(buffered_protocol)                                                                           \
     X(transport_socket)                                                                            \
     X(socket_class)                                                                                \
-    X(socket_base)
+    X(socket_base)                                                                                 \
+    X(current_tasks)
 
 /* Interned attribute and keyword names: GPY_NAME(identifier) is state->str_identifier. */
 #define GPY_NAMES(X)                                                                               \
@@ -124,7 +125,8 @@ struct gpy_base_slots {
 struct gpy_state {
     struct gpy_base_slots base_future;
     struct gpy_base_slots base_task;
-    uint64_t task_names; /* the n of the last Task-n */
+    uint64_t *task_names; /* the n of the last Task-n: asyncio's counter, or the next field */
+    uint64_t own_task_names;
 #define X(field) PyTypeObject *field;
     GPY_TYPES(X)
 #undef X

@@ -16,6 +16,7 @@ task_alloc(PyTypeObject *type, struct gpy_state *module)
     if (self != NULL) {
         gpy_fut_of(self)->module = module;
         gpy_fut_of(self)->is_task = true;
+        gpy_registry_mark(gpy_task_of(self));
     }
     return self;
 }
@@ -52,14 +53,14 @@ static int
 task_set_name(struct gpy_task *task, PyObject *name)
 {
     if (name == NULL || name == Py_None) {
-        task->name_number = ++task->fut.module->task_names;
-        Py_CLEAR(task->name);
-        return 0;
+        task->name_number = ++*task->fut.module->task_names;
+        name = GPY_TASK_NAME_MAY_BE_INT ? PyLong_FromUnsignedLongLong(task->name_number) : NULL;
+    } else {
+        name = PyUnicode_CheckExact(name) ? Py_NewRef(name) : PyObject_Str(name);
     }
-    name = PyUnicode_CheckExact(name) ? Py_NewRef(name) : PyObject_Str(name);
-    if (name == NULL)
+    if (name == NULL && PyErr_Occurred())
         return -1;
-    Py_XSETREF(task->name, name);
+    Py_XSETREF(*gpy_task_slot(task, gpy_base.name), name);
     return 0;
 }
 
@@ -68,7 +69,8 @@ task_set_name(struct gpy_task *task, PyObject *name)
 static int
 loop_is_running(struct gpy_task *task)
 {
-    PyObject *answer = PyObject_CallMethodNoArgs(task->fut.loop, task->fut.module->str_is_running);
+    PyObject *answer =
+        PyObject_CallMethodNoArgs(gpy_fut_loop(&task->fut), task->fut.module->str_is_running);
     if (answer == NULL)
         return -1;
     int running = PyObject_IsTrue(answer);
@@ -122,11 +124,11 @@ task_init(struct gpy_task *task, PyObject *loop, PyObject *coro,
         Py_DECREF(context);
         return -1;
     }
-    Py_XSETREF(task->context, context);
+    Py_XSETREF(*gpy_task_slot(task, gpy_base.context), context);
     Py_CLEAR(task->fut_waiter);
     task->must_cancel = false;
     task->cancels_requested = 0;
-    Py_XSETREF(task->coro, Py_NewRef(coro));
+    Py_XSETREF(*gpy_task_slot(task, gpy_base.coro), Py_NewRef(coro));
     if (task_set_name(task, options->name) < 0)
         return -1;
     task->log_destroy_pending = true;
@@ -169,7 +171,7 @@ static bool
 destroyed_pending(const struct gpy_task *task)
 {
     return task->log_destroy_pending && task->fut.state == GPY_FUT_PENDING &&
-           task->fut.loop != NULL;
+           gpy_fut_loop(&task->fut) != NULL;
 }
 
 static void
@@ -207,9 +209,6 @@ static int
 task_tp_traverse(PyObject *self, visitproc visit, void *arg)
 {
     struct gpy_task *task = gpy_task_of(self);
-    Py_VISIT(task->coro);
-    Py_VISIT(task->context);
-    Py_VISIT(task->name);
     Py_VISIT(task->fut_waiter);
     int rc = gpy_fut_traverse(&task->fut, visit, arg);
     return rc != 0 ? rc : task->fut.module->base_task.tp_traverse(self, visit, arg);
@@ -219,9 +218,6 @@ static void
 task_clear(struct gpy_task *task)
 {
     gpy_fut_clear(&task->fut);
-    Py_CLEAR(task->coro);
-    Py_CLEAR(task->context);
-    Py_CLEAR(task->name);
     Py_CLEAR(task->fut_waiter);
 }
 
@@ -260,7 +256,8 @@ task_tp_repr(PyObject *self)
     struct gpy_task *task = gpy_task_of(self);
     if (gpy_fut_check_alive(&task->fut) < 0)
         return NULL;
-    if (task->coro == NULL && !GPY_HAS_EAGER_TASKS) /* asyncio's own asserts that there is one */
+    if (gpy_task_coro(task) == NULL &&
+        !GPY_HAS_EAGER_TASKS) /* asyncio's own asserts that there is one */
         return PyUnicode_FromFormat("<%s object at %p>", Py_TYPE(self)->tp_name, self);
     return PyObject_CallOneArg(task->fut.module->task_repr, self);
 }
@@ -346,14 +343,14 @@ object_or_none(PyObject *object)
 static PyObject *
 task_m_get_coro(PyObject *self, PyObject *unused)
 {
-    return object_or_none(gpy_task_of(self)->coro);
+    return object_or_none(gpy_task_coro(gpy_task_of(self)));
 }
 
 #if GPY_TASK_HAS_GET_CONTEXT
 static PyObject *
 task_m_get_context(PyObject *self, PyObject *unused)
 {
-    return object_or_none(gpy_task_of(self)->context);
+    return object_or_none(gpy_task_context(gpy_task_of(self)));
 }
 #endif
 
@@ -361,15 +358,16 @@ static PyObject *
 task_m_get_name(PyObject *self, PyObject *unused)
 {
     struct gpy_task *task = gpy_task_of(self);
-    if (task->name == NULL) {
+    PyObject *name = gpy_task_name(task);
+    if (name == NULL || PyLong_CheckExact(name)) {
         if (task->name_number == 0) /* __init__ never ran */
             Py_RETURN_NONE;
-        PyObject *name = PyUnicode_FromFormat("Task-%llu", (unsigned long long)task->name_number);
+        name = PyUnicode_FromFormat("Task-%llu", (unsigned long long)task->name_number);
         if (name == NULL)
             return NULL;
-        Py_XSETREF(task->name, name);
+        Py_XSETREF(*gpy_task_slot(task, gpy_base.name), name);
     }
-    return Py_NewRef(task->name);
+    return Py_NewRef(name);
 }
 
 static PyObject *
@@ -378,7 +376,7 @@ task_m_set_name(PyObject *self, PyObject *value)
     PyObject *name = PyUnicode_CheckExact(value) ? Py_NewRef(value) : PyObject_Str(value);
     if (name == NULL)
         return NULL;
-    Py_XSETREF(gpy_task_of(self)->name, name);
+    Py_XSETREF(*gpy_task_slot(gpy_task_of(self), gpy_base.name), name);
     Py_RETURN_NONE;
 }
 
@@ -439,7 +437,7 @@ task_get_must_cancel(PyObject *self, void *closure)
 static PyObject *
 task_get_coro(PyObject *self, void *closure)
 {
-    return object_or_none(gpy_task_of(self)->coro);
+    return object_or_none(gpy_task_coro(gpy_task_of(self)));
 }
 
 static PyObject *
@@ -494,7 +492,7 @@ gpy_task_exec(PyObject *module_object, struct gpy_state *module)
         gpy_import_into(&module->task_get_stack, "asyncio.base_tasks", "_task_get_stack") < 0 ||
         gpy_import_into(&module->task_print_stack, "asyncio.base_tasks", "_task_print_stack") < 0 ||
         gpy_import_into(&module->iscoroutine, "asyncio.coroutines", "iscoroutine") < 0 ||
-        gpy_registry_exec(module) < 0)
+        gpy_registry_exec(module) < 0 || gpy_task_base_exec(module) < 0)
         return -1;
     module->coroutine_types = PySet_New(NULL);
     if (module->coroutine_types == NULL)

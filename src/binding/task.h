@@ -7,16 +7,15 @@
 #define GPY_TASK_H
 
 #include "future.h"
+#include "task_base.h"
 
+/* Coroutine, context and name are in the base part (task_base.h). */
 struct gpy_task {
-    struct gpy_fut fut; /* first: a Task is a future */
-    PyObject *coro;     /* NULL before __init__, and after an eager start that finished */
-    PyObject *context;
-    PyObject *name;       /* NULL: "Task-<name_number>", formatted when somebody asks     */
-    PyObject *fut_waiter; /* what it awaits, if it does                                   */
-    uint64_t name_number;
-    int cancels_requested; /* cancel() minus uncancel()                                    */
-    bool must_cancel;      /* the next step throws CancelledError                          */
+    struct gpy_fut fut;    /* first: a Task is a future                             */
+    PyObject *fut_waiter;  /* what it awaits, if it does                            */
+    uint64_t name_number;  /* while the name is not there: Task-n, 0 before __init__ */
+    int cancels_requested; /* cancel() minus uncancel()                            */
+    bool must_cancel;      /* the next step throws CancelledError                  */
     bool log_destroy_pending;
 };
 
@@ -30,6 +29,32 @@ static inline PyObject *
 gpy_task_object(struct gpy_task *task)
 {
     return gpy_fut_object(&task->fut);
+}
+
+static inline PyObject **
+gpy_task_slot(struct gpy_task *task, Py_ssize_t offset)
+{
+    return gpy_base_slot(gpy_task_object(task), offset);
+}
+
+/* NULL before __init__, and after an eager start that finished.  Borrowed, like the next two. */
+static inline PyObject *
+gpy_task_coro(struct gpy_task *task)
+{
+    return *gpy_task_slot(task, gpy_base.coro);
+}
+
+static inline PyObject *
+gpy_task_context(struct gpy_task *task)
+{
+    return *gpy_task_slot(task, gpy_base.context);
+}
+
+/* A str; an int n that means Task-n; or NULL, for which name_number says n. */
+static inline PyObject *
+gpy_task_name(struct gpy_task *task)
+{
+    return *gpy_task_slot(task, gpy_base.name);
 }
 
 /* ---- for the loop ---------------------------------------------------------------------------- */

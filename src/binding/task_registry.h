@@ -9,14 +9,18 @@
 
 int gpy_registry_exec(struct gpy_state *module);
 
+/* A new task: marks its base part for tools that read another process's memory. */
+void gpy_registry_mark(struct gpy_task *task);
+
 /* A task that waits for its first step; forgotten when it is done or gone. */
 int gpy_registry_add(struct gpy_task *task);
 int gpy_registry_discard(struct gpy_task *task);
 
 /* _enter_task() and _leave_task(): RuntimeError if another task of this loop is being stepped, or
- * if this one is not. */
-int gpy_registry_enter(struct gpy_task *task);
-int gpy_registry_leave(struct gpy_task *task);
+ * if this one is not.  The caller holds references to both across the step, and passes the same
+ * loop. */
+int gpy_registry_enter(struct gpy_task *task, PyObject *loop);
+int gpy_registry_leave(struct gpy_task *task, PyObject *loop);
 
 /* Eager start, 3.12 and later: the task that was current before (or None).  New reference. */
 PyObject *gpy_registry_swap_current(struct gpy_state *module, PyObject *loop, PyObject *task);

@@ -60,7 +60,7 @@ gpy_task_step_new(PyObject *task)
 PyObject *
 gpy_task_context_borrow(PyObject *task)
 {
-    PyObject *context = gpy_task_of(task)->context;
+    PyObject *context = gpy_task_context(gpy_task_of(task));
     return context != NULL ? context : Py_None;
 }
 
@@ -70,14 +70,14 @@ gpy_task_schedule_step(struct gpy_task *task, PyObject *exc_or_null)
     struct gpy_fut *fut = &task->fut;
     PyObject *self = gpy_task_object(task);
     /* Before 3.15 a context may be anything that has run(): only a Handle can use it then. */
-    struct gpy_loop *direct = gpy_loop_direct(fut->module, fut->loop);
-    if (direct != NULL && PyContext_CheckExact(task->context))
+    struct gpy_loop *direct = gpy_loop_direct(fut->module, gpy_fut_loop(fut));
+    if (direct != NULL && PyContext_CheckExact(gpy_task_context_borrow(self)))
         return gpy_loop_schedule(direct, GPY_READY_TASK_STEP, self, exc_or_null, NULL);
     PyObject *step = gpy_task_step_new(self);
     if (step == NULL)
         return -1;
-    int rc =
-        gpy_call_soon(fut->module, fut->loop, step, exc_or_null, gpy_task_context_borrow(self));
+    int rc = gpy_call_soon(fut->module, gpy_fut_loop(fut), step, exc_or_null,
+                           gpy_task_context_borrow(self));
     Py_DECREF(step);
     return rc;
 }
@@ -213,7 +213,7 @@ await_ours(struct gpy_task *task, PyObject *future)
     struct gpy_fut *fut = gpy_fut_of(future);
     if (future == gpy_task_object(task))
         return throw_self_await(task);
-    if (fut->loop != task->fut.loop)
+    if (gpy_fut_loop(fut) != gpy_fut_loop(&task->fut))
         return throw_other_loop(task, future);
     if (!fut->blocking)
         return throw_not_awaited(task, future);
@@ -272,7 +272,7 @@ await_foreign(struct gpy_task *task, PyObject *future, PyObject *blocking_flag)
     PyObject *loop = foreign_loop(module, future);
     if (loop == NULL)
         return -1;
-    bool same_loop = loop == task->fut.loop;
+    bool same_loop = loop == gpy_fut_loop(&task->fut);
     Py_DECREF(loop);
     if (!same_loop)
         return throw_other_loop(task, future);
@@ -396,13 +396,13 @@ task_advance(struct gpy_task *task, PyObject *exc_or_null)
                      gpy_task_object(task), exc_or_null != NULL ? exc_or_null : Py_None);
         return -1;
     }
-    if (task->coro == NULL) {
+    if (gpy_task_coro(task) == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
         return -1;
     }
     if (step_exception(task, exc_or_null, &thrown) < 0)
         return -1;
-    PyObject *coro = Py_NewRef(task->coro);
+    PyObject *coro = Py_NewRef(gpy_task_coro(task));
     Py_CLEAR(task->fut_waiter);
     PySendResult status;
     if (thrown == NULL) {
@@ -430,15 +430,24 @@ task_advance(struct gpy_task *task, PyObject *exc_or_null)
 static int
 task_step(struct gpy_task *task, PyObject *exc_or_null)
 {
-    if (gpy_fut_check_alive(&task->fut) < 0 || gpy_registry_enter(task) < 0)
+    if (gpy_fut_check_alive(&task->fut) < 0)
         return -1;
-    int rc = task_advance(task, exc_or_null);
-    if (rc == 0)
-        return gpy_registry_leave(task);
-    PyObject *exc = gpy_exc_take();
-    (void)gpy_registry_leave(task);
-    gpy_exc_chain(exc);
-    return -1;
+    PyObject *self = Py_NewRef(gpy_task_object(task));
+    PyObject *loop = Py_NewRef(gpy_fut_loop(&task->fut));
+    int rc = gpy_registry_enter(task, loop);
+    if (rc == 0) {
+        rc = task_advance(task, exc_or_null);
+        if (rc == 0) {
+            rc = gpy_registry_leave(task, loop);
+        } else {
+            PyObject *exc = gpy_exc_take();
+            (void)gpy_registry_leave(task, loop);
+            gpy_exc_chain(exc);
+        }
+    }
+    Py_DECREF(loop);
+    Py_DECREF(self);
+    return rc;
 }
 
 static int
@@ -507,7 +516,7 @@ gpy_task_run_wakeup(struct gpy_state *module, PyObject *task, PyObject *future)
 static int
 eager_step(struct gpy_task *task)
 {
-    PyObject *context = Py_NewRef(task->context);
+    PyObject *context = Py_NewRef(gpy_task_context_borrow(gpy_task_object(task)));
     int rc = gpy_registry_add_eager(task);
     if (rc == 0) {
         rc = PyContext_Enter(context);
@@ -527,7 +536,7 @@ int
 gpy_task_start_eagerly(struct gpy_task *task)
 {
     struct gpy_state *module = task->fut.module;
-    PyObject *loop = Py_NewRef(task->fut.loop);
+    PyObject *loop = Py_NewRef(gpy_fut_loop(&task->fut));
     PyObject *previous = gpy_registry_swap_current(module, loop, gpy_task_object(task));
     int rc = previous != NULL ? eager_step(task) : -1;
     if (previous != NULL) {
@@ -544,8 +553,9 @@ gpy_task_start_eagerly(struct gpy_task *task)
     if (rc == 0 && task->fut.state == GPY_FUT_PENDING)
         return gpy_registry_add(task);
     if (rc == 0)
-        Py_CLEAR(
-            task->coro); /* it will never be stepped again: break the cycle through its frame */
+        Py_CLEAR(*gpy_task_slot(
+            task,
+            gpy_base.coro)); /* it will never be stepped again: break the cycle through its frame */
     return rc;
 }
 #endif

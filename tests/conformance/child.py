@@ -1,4 +1,4 @@
-"""One module of test.test_asyncio, run with gyre underneath: child.py MODULE REPORT [-k PATTERN].
+"""One suite of run.py: a module of test.test_asyncio with gyre underneath: child.py SUITE REPORT [-k PATTERN].
 
 Writes {test name: [outcome, detail]} as JSON; the outcome is passed, failed or skipped.
 """
@@ -15,15 +15,22 @@ import run
 STALL_SECONDS = 240.0
 
 
+def name_of(test, suite):
+    """The name in exclusions/: the suite takes the place of the module."""
+    module = f"test.test_asyncio.{run.module_of(suite)}"
+    return suite + test.id().removeprefix(module).partition(" ")[0]
+
+
 class Outcomes(unittest.TestResult):
     """Outcomes by test name; a test with a failing subtest has failed."""
 
-    def __init__(self):
+    def __init__(self, suite):
         super().__init__()
+        self.suite = suite
         self.by_name = {}
 
     def note(self, test, outcome, detail=""):
-        name = test.id().removeprefix("test.test_asyncio.").partition(" ")[0]
+        name = name_of(test, self.suite)
         if self.by_name.get(name, ("",))[0] != "failed":
             self.by_name[name] = (outcome, detail)
 
@@ -61,22 +68,22 @@ def flatten(suite):
             yield test
 
 
-def main(module, report, *rest):
+def main(suite, report, *rest):
     faulthandler.dump_traceback_later(STALL_SECONDS, exit=True)
     pattern = rest[1] if rest else ""
     _, not_run = exclusions.load(sys.version_info[:2])
-    run.SUITES[module]()
+    run.SUITES[suite]()
     tests = unittest.defaultTestLoader.loadTestsFromModule(
-        importlib.import_module(f"test.test_asyncio.{module}")
+        importlib.import_module(f"test.test_asyncio.{run.module_of(suite)}")
     )
     chosen, left_out = unittest.TestSuite(), {}
     for test in flatten(tests):
-        name = test.id().removeprefix("test.test_asyncio.")
+        name = name_of(test, suite)
         if name in not_run:
             left_out[name] = ("skipped", "listed with ! in exclusions/")
         elif pattern in name:
             chosen.addTest(test)
-    outcomes = Outcomes()
+    outcomes = Outcomes(suite)
     chosen.run(outcomes)
     with open(report, "w", encoding="utf-8") as file:
         json.dump({**left_out, **outcomes.by_name}, file)

@@ -3,9 +3,9 @@
 exclusions/<reason>.txt holds one reason each.  Lines that begin with `#` say why; every other line
 is
 
-    module.Class.test                  fails on every Python
-    module.Class.test  3.11 3.12       fails on these only
-    !module.Class.test                 is not even run (it would hang or kill the process)
+    suite.Class.test                  fails on every Python
+    suite.Class.test  3.11 3.12       fails on these only
+    !suite.Class.test                 is not even run (it would hang or kill the process)
 """
 
 import pathlib

@@ -31,3 +31,34 @@ def loop_products():
 
     asyncio.Task = asyncio.tasks.Task = asyncio.tasks._CTask = gyre.Task
     asyncio.base_events.BaseEventLoop.create_future = lambda loop: gyre.Future(loop=loop)
+
+
+def loop():
+    """gyre.Loop wherever a test asks asyncio for a new loop, with its own tasks and futures.
+
+    unittest.IsolatedAsyncioTestCase runs in debug mode, in which gyre takes its slow path; here it
+    does not, so that the tests reach the fast one.
+    """
+    import asyncio
+    import asyncio.tasks
+    import unittest.async_case
+    import warnings
+
+    import gyre
+
+    asyncio.Task = asyncio.tasks.Task = asyncio.tasks._CTask = gyre.Task
+
+    class Runner(asyncio.Runner):
+        def __init__(self, *, debug=None, loop_factory=None):
+            super().__init__(debug=False, loop_factory=loop_factory)
+
+    class Asyncio:
+        """The module asyncio as async_case sees it."""
+
+        def __getattr__(self, name):
+            return Runner if name == "Runner" else getattr(asyncio, name)
+
+    unittest.async_case.asyncio = Asyncio()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asyncio.set_event_loop_policy(gyre.EventLoopPolicy())
