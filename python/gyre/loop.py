@@ -56,15 +56,18 @@ class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseE
     """An asyncio event loop on io_uring.
 
     backend: 'auto', 'io_uring' or 'epoll'; None reads GYRE_BACKEND and defaults to 'auto'.
+    receive: how TCP streams receive.  'poll' (the default): a poll per connection and recv(2), good
+    at every size.  'multishot': io_uring's multishot receive into buffers that all connections
+    share, with fewer system calls for small messages; where the kernel lacks it, 'poll'.
     Raises BackendError, with the cause and a remedy, where the backend is refused.
     """
 
-    def __init__(self, *, backend: str | None = None) -> None:
+    def __init__(self, *, backend: str | None = None, receive: str | None = None) -> None:
         self._signal_handlers = {}
         self._unix_server_sockets: dict[Any, Any] = {}
         # Python transports (pipes, datagrams) by descriptor, as asyncio's own code keeps them.
         self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        _gyre.LoopCore.__init__(self, backend=backend)
+        _gyre.LoopCore.__init__(self, backend=backend, receive=receive)
         asyncio.BaseEventLoop.__init__(self)
 
     def close(self) -> None:
@@ -124,6 +127,6 @@ class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseE
     _sock_add_cancellation_callback = _Unix._sock_add_cancellation_callback
 
 
-def new_event_loop(*, backend: str | None = None) -> Loop:
+def new_event_loop(*, backend: str | None = None, receive: str | None = None) -> Loop:
     """A new gyre.Loop; the parameters are Loop's."""
-    return Loop(backend=backend)
+    return Loop(backend=backend, receive=receive)

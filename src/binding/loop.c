@@ -8,6 +8,7 @@
 #include "tcp.h"
 
 #include "../core/probe.h"
+#include "../core/stream.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -102,6 +103,30 @@ create_core(struct gpy_loop *self, PyObject *backend)
     return 0;
 }
 
+/* How new TCP streams receive; multishot falls back to poll where the kernel or the environment
+ * lacks it. */
+static int
+choose_receive(struct gpy_loop *self, PyObject *receive)
+{
+    self->recv_policy = GY_RECV_POLL;
+    if (receive == NULL || receive == Py_None)
+        return 0;
+    if (!PyUnicode_Check(receive)) {
+        PyErr_Format(PyExc_TypeError, "receive must be a str or None, not %.100s",
+                     Py_TYPE(receive)->tp_name);
+        return -1;
+    }
+    if (PyUnicode_CompareWithASCIIString(receive, "poll") == 0)
+        return 0;
+    if (PyUnicode_CompareWithASCIIString(receive, "multishot") == 0) {
+        self->recv_policy = GY_RECV_MULTISHOT;
+        return 0;
+    }
+    PyErr_Format(PyExc_ValueError, "unknown receive policy %R: choose 'poll' or 'multishot'",
+                 receive);
+    return -1;
+}
+
 /* Which of the methods that C may bypass are somebody else's: a subclass's or the instance's own.
  */
 static int
@@ -181,15 +206,16 @@ import_helpers(struct gpy_state *state)
 static int
 loop_init(struct gpy_loop *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"backend", NULL};
-    PyObject *backend = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$O:LoopCore", names, &backend))
+    static char *names[] = {"backend", "receive", NULL};
+    PyObject *backend = NULL, *receive = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OO:LoopCore", names, &backend, &receive))
         return -1;
     if (self->core_ready || self->closed) {
         PyErr_SetString(PyExc_RuntimeError, "this loop was initialized before");
         return -1;
     }
-    if (import_helpers(self->state) < 0 || create_core(self, backend) < 0)
+    if (import_helpers(self->state) < 0 || choose_receive(self, receive) < 0 ||
+        create_core(self, backend) < 0)
         return -1;
     return find_overrides(self);
 }

@@ -28,7 +28,8 @@ struct gpy_loop {
     bool in_run;          /* inside _run_once                                                   */
     bool signals_foreign; /* this run is not in the main thread */
     uint32_t turns;
-    bool busy; /* a callback is running: small writes may wait for its end           */
+    uint8_t recv_policy; /* enum gy_recv_policy of new streams */
+    bool busy;           /* a callback is running: small writes may wait for its end           */
     unsigned long thread_id; /* of the running thread, 0 while stopped (asyncio's _thread_id) */
     PyObject *slow_callback_duration; /* what the user set */
     PyObject *task_factory;    /* NULL: none                                                */

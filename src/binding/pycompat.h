@@ -36,7 +36,7 @@
 #endif
 
 #if PY_VERSION_HEX >= 0x030D0000
-#define GPY_SERVER_ATTACH_TAKES_TRANSPORT 1 /* Server._attach(transport), _detach(transport)      */
+#define GPY_SERVER_ATTACH_TAKES_TRANSPORT 1 /* Server._attach(transport), _detach(transport) */
 #else
 #define GPY_SERVER_ATTACH_TAKES_TRANSPORT 0
 #endif

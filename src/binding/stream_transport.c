@@ -198,7 +198,8 @@ gpy_stream_transport_new(struct gpy_loop *loop, int fd, PyObject *sock, PyObject
         return NULL;
     }
     self->base.member.abandon = member_abandon;
-    gy_stream_init(&self->stream, &loop->core, fd, &gpy_stream_transport_host, GY_RECV_POLL);
+    gy_stream_init(&self->stream, &loop->core, fd, &gpy_stream_transport_host,
+                   (enum gy_recv_policy)loop->recv_policy);
     self->stream_ended = false;
     self->base.ended = false;
     if (attach_server(self) < 0) {
