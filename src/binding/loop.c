@@ -467,6 +467,7 @@ loop_stats(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
         {"submissions", ring->sqes},
         {"events", ring->events},
         {"overflows", ring->overflows},
+        {"controls", ring->controls},
         {"waits", core->counters.waits},
         {"ops_submitted", core->counters.ops_submitted},
         {"ops_landed", core->counters.ops_landed},

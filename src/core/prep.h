@@ -92,6 +92,16 @@ gy_prep_accept(struct io_uring_sqe *sqe, int fd, uint32_t accept_flags, bool mul
     sqe->ioprio = multishot ? IORING_ACCEPT_MULTISHOT : 0;
 }
 
+/* `address` stays until the terminal event. */
+static inline void
+gy_prep_connect(struct io_uring_sqe *sqe, int fd, const struct sockaddr *address, socklen_t len)
+{
+    sqe->opcode = IORING_OP_CONNECT;
+    sqe->fd = fd;
+    sqe->addr = gy_prep_address(address);
+    sqe->off = len;
+}
+
 /* Cancels the operation whose SQE carried `target` as user_data. */
 static inline void
 gy_prep_cancel(struct io_uring_sqe *sqe, uint64_t target)

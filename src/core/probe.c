@@ -16,6 +16,7 @@ static const struct {
     {"sync_cancel", GY_FEAT_SYNC_CANCEL},       {"no_iowait", GY_FEAT_NO_IOWAIT},
     {"abs_timer", GY_FEAT_ABS_TIMER},           {"ring_fd", GY_FEAT_RING_FD},
     {"no_sqarray", GY_FEAT_NO_SQARRAY},         {"accept", GY_FEAT_ACCEPT},
+    {"epoll_pwait2", GY_FEAT_EPOLL_PWAIT2},
 };
 enum { FEATURES = sizeof feature_names / sizeof feature_names[0] };
 _Static_assert(GY_FEAT_ALL == (1u << FEATURES) - 1, "every feature has a name");
@@ -63,6 +64,17 @@ gy_features_parse(const char *text, uint32_t *off, const char **bad)
     }
     *off = bits;
     return 0;
+}
+
+uint32_t
+gy_features_effective(uint32_t found, uint32_t off)
+{
+    uint32_t features = found & ~off;
+    if (!(features & GY_FEAT_BUF_RING))
+        features &= ~(uint32_t)GY_FEAT_RECV_MULTISHOT;
+    if (!(features & GY_FEAT_ACCEPT))
+        features &= ~(uint32_t)GY_FEAT_ACCEPT_MULTISHOT;
+    return features;
 }
 
 /* ---- words ---- */

@@ -17,7 +17,8 @@ enum gy_feature {
     GY_FEAT_RING_FD = 1u << 7,          /* IORING_REGISTER_RING_FDS, 5.18                    */
     GY_FEAT_NO_SQARRAY = 1u << 8,       /* IORING_SETUP_NO_SQARRAY, 6.6                      */
     GY_FEAT_ACCEPT = 1u << 9,           /* IORING_OP_ACCEPT, 5.5; else poll + accept4(2)     */
-    GY_FEAT_ALL = (1u << 10) - 1,
+    GY_FEAT_EPOLL_PWAIT2 = 1u << 10,    /* epoll_pwait2(2), 5.11; else whole milliseconds     */
+    GY_FEAT_ALL = (1u << 11) - 1,
 };
 
 /* Name <-> bit, for GYRE_FEATURES=-recv_multishot,-buf_ring and for reports.  0 for an unknown
@@ -28,6 +29,10 @@ const char *gy_feature_name(uint32_t bit);
 /* Parses "-name,-name" into the bits to switch off.  0, or -EINVAL for anything else with *bad
  * pointing at the offending item. */
 int gy_features_parse(const char *text, uint32_t *off, const char **bad);
+
+/* What is left of the features found when those in `off` are switched off: also those that need
+ * one of them. */
+uint32_t gy_features_effective(uint32_t found, uint32_t off);
 
 /* The verdict about io_uring in this process: 0 and *features, or -errno with a stage that says
  * which call refused (setup, enter, or the DEFER_TASKRUN flag).  The first call makes a ring, runs

@@ -23,10 +23,11 @@ struct gy_event {
 };
 
 struct gy_ring_counters {
-    uint64_t enters;    /* system calls made to submit or wait     */
+    uint64_t enters;    /* io_uring_enter or epoll_wait            */
     uint64_t sqes;      /* submissions                             */
     uint64_t events;    /* completions handed out                  */
     uint64_t overflows; /* times the CQ overflowed                 */
+    uint64_t controls;  /* epoll: changes of what is watched       */
 };
 
 struct gy_ring_ops {
@@ -92,5 +93,9 @@ struct gy_ring_options {
 /* Creates a disabled io_uring ring; -ENOMEM is retried with smaller queues.  0 and *out, or -errno.
  * Its memory is MADV_DONTFORK and its descriptor close-on-exec. */
 int gy_ring_uring_create(const struct gy_ring_options *options, struct gy_ring **out);
+
+/* Creates a ring that executes the same SQEs by epoll and plain system calls.  0 and *out, or
+ * -errno. */
+int gy_ring_epoll_create(const struct gy_ring_options *options, struct gy_ring **out);
 
 #endif

@@ -10,6 +10,7 @@
 #include "fault.h"
 #include "prep.h"
 #include "probe.h"
+#include "ring_calls.h"
 #include "sys.h"
 #include "trace.h"
 
@@ -374,54 +375,11 @@ uring_buffer_provide(struct gy_ring *ring, uint16_t id, uint16_t buffer_id)
     io_uring_buf_ring_advance(group->entries, 1);
 }
 
-/* ---- immediate calls ---- */
-
-static ssize_t
-uring_try_recv(struct gy_ring *ring, int fd, void *buf, size_t len)
-{
-    return gy_sys_recv(fd, buf, len);
-}
-
-static ssize_t
-uring_try_send(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count)
-{
-    return gy_sys_send(fd, iov, count);
-}
-
-static int
-uring_try_accept(struct gy_ring *ring, int fd)
-{
-    return gy_sys_accept(fd);
-}
-
-static int
-uring_try_connect(struct gy_ring *ring, int fd, const struct sockaddr *addr, socklen_t len)
-{
-    return gy_sys_connect(fd, addr, len);
-}
-
-static int
-uring_socket_error(struct gy_ring *ring, int fd)
-{
-    return gy_sys_socket_error(fd);
-}
-
-static int
-uring_shutdown(struct gy_ring *ring, int fd, int how)
-{
-    return gy_sys_shutdown(fd, how);
-}
-
 static void
 uring_close(struct gy_ring *ring, int fd)
 {
+    GY_UNUSED(ring);
     gy_sys_close(fd);
-}
-
-static int64_t
-uring_now_ns(struct gy_ring *ring)
-{
-    return gy_sys_now_ns();
 }
 
 /* ---- life ---- */
@@ -477,14 +435,14 @@ static const struct gy_ring_ops uring_ops = {
     .buffers_register = uring_buffers_register,
     .buffers_unregister = uring_buffers_unregister,
     .buffer_provide = uring_buffer_provide,
-    .try_recv = uring_try_recv,
-    .try_send = uring_try_send,
-    .try_accept = uring_try_accept,
-    .try_connect = uring_try_connect,
-    .socket_error = uring_socket_error,
-    .shutdown = uring_shutdown,
+    .try_recv = gy_ring_plain_recv,
+    .try_send = gy_ring_plain_send,
+    .try_accept = gy_ring_plain_accept,
+    .try_connect = gy_ring_plain_connect,
+    .socket_error = gy_ring_plain_socket_error,
+    .shutdown = gy_ring_plain_shutdown,
     .close = uring_close,
-    .now_ns = uring_now_ns,
+    .now_ns = gy_ring_plain_now_ns,
 };
 
 /* The queues of all rings of a user count against RLIMIT_MEMLOCK, so smaller ones may still fit. */
@@ -518,17 +476,6 @@ fill_sq_array(struct uring *uring)
         array[i] = i;
 }
 
-static uint32_t
-effective_features(uint32_t probed, uint32_t off)
-{
-    uint32_t features = probed & ~off;
-    if (!(features & GY_FEAT_BUF_RING))
-        features &= ~(uint32_t)GY_FEAT_RECV_MULTISHOT;
-    if (!(features & GY_FEAT_ACCEPT))
-        features &= ~(uint32_t)GY_FEAT_ACCEPT_MULTISHOT;
-    return features;
-}
-
 int
 gy_ring_uring_create(const struct gy_ring_options *options, struct gy_ring **out)
 {
@@ -539,7 +486,7 @@ gy_ring_uring_create(const struct gy_ring_options *options, struct gy_ring **out
     int err = gy_probe_uring(&features, &stage);
     if (err < 0)
         return err;
-    features = effective_features(features, options->features_off);
+    features = gy_features_effective(features, options->features_off);
     if (features & GY_FEAT_NO_SQARRAY)
         flags |= IORING_SETUP_NO_SQARRAY;
     uring = gy_alloc(sizeof *uring);

@@ -5,13 +5,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/time_types.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifndef SYS_epoll_pwait2 /* headers of Linux before 5.11 */
+#define SYS_epoll_pwait2 441
+#endif
 
 /* ---- sockets ---- */
 
@@ -67,6 +73,18 @@ gy_sys_send(int fd, const struct iovec *iov, unsigned count)
     if (GY_LIKELY(res >= 0))
         return res;
     return errno == ENOTSOCK ? plain_write(fd, iov, count) : -errno;
+}
+
+ssize_t
+gy_sys_sendmsg(int fd, const struct msghdr *message, int flags)
+{
+    ssize_t res = GY_FAULT(SYSCALL);
+    if (GY_UNLIKELY(res < 0))
+        return res;
+    do
+        res = sendmsg(fd, message, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (res < 0 && errno == EINTR);
+    return res < 0 ? -errno : res;
 }
 
 int
@@ -164,7 +182,13 @@ gy_sys_epoll_create(void)
 int
 gy_sys_epoll_ctl(int epoll_fd, int operation, int fd, uint32_t events)
 {
-    struct epoll_event event = {.events = events, .data.fd = fd};
+    return gy_sys_epoll_set(epoll_fd, operation, fd, events, (uint64_t)(uint32_t)fd);
+}
+
+int
+gy_sys_epoll_set(int epoll_fd, int operation, int fd, uint32_t events, uint64_t data)
+{
+    struct epoll_event event = {.events = events, .data.u64 = data};
     int res = GY_FAULT(SYSCALL);
     if (res < 0)
         return res;
@@ -183,7 +207,37 @@ gy_sys_epoll_poll(int epoll_fd, struct epoll_event *events, int max)
     return res < 0 ? -errno : res;
 }
 
+int
+gy_sys_epoll_wait(int epoll_fd, struct epoll_event *events, int max, int wait_ms)
+{
+    int res = GY_FAULT(SYSCALL);
+    if (res < 0)
+        return res;
+    res = epoll_wait(epoll_fd, events, max, wait_ms);
+    return res < 0 ? -errno : res;
+}
+
+/* Not the library's function: glibc has it from 2.35 on. */
+int
+gy_sys_epoll_pwait2(int epoll_fd, struct epoll_event *events, int max, int64_t wait_ns)
+{
+    struct __kernel_timespec time = {.tv_sec = wait_ns / GY_NS_PER_SECOND,
+                                     .tv_nsec = wait_ns % GY_NS_PER_SECOND};
+    long res = GY_FAULT(SYSCALL);
+    if (res < 0)
+        return (int)res;
+    res = syscall(SYS_epoll_pwait2, epoll_fd, events, max, &time, NULL, (size_t)0);
+    return res < 0 ? -errno : (int)res;
+}
+
 /* ---- files, threads and memory ---- */
+
+ssize_t
+gy_sys_read(int fd, void *buf, size_t len)
+{
+    ssize_t res = GY_FAULT(SYSCALL);
+    return res < 0 ? res : plain_read(fd, buf, len);
+}
 
 ssize_t
 gy_sys_read_file(const char *path, void *buf, size_t len)

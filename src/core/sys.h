@@ -15,6 +15,8 @@ struct epoll_event;
 /* On sockets with MSG_DONTWAIT; on other descriptors (pipes) as read and writev. */
 ssize_t gy_sys_recv(int fd, void *buf, size_t len);
 ssize_t gy_sys_send(int fd, const struct iovec *iov, unsigned count);
+/* One sendmsg(2) that neither waits nor raises SIGPIPE. */
+ssize_t gy_sys_sendmsg(int fd, const struct msghdr *message, int flags);
 int gy_sys_accept(int fd); /* non-blocking, close-on-exec */
 /* An interrupted connect goes on by itself: -EINPROGRESS. */
 int gy_sys_connect(int fd, const struct sockaddr *addr, socklen_t len);
@@ -29,8 +31,17 @@ void gy_sys_eventfd_add(int fd);
 
 int gy_sys_epoll_create(void); /* close-on-exec */
 int gy_sys_epoll_ctl(int epoll_fd, int operation, int fd, uint32_t events);
+/* As epoll_ctl, with 64 bits of the caller's. */
+int gy_sys_epoll_set(int epoll_fd, int operation, int fd, uint32_t events, uint64_t data);
 int gy_sys_epoll_poll(int epoll_fd, struct epoll_event *events, int max); /* does not wait */
 
+/* These two wait, and return -EINTR after a signal. */
+int gy_sys_epoll_wait(int epoll_fd, struct epoll_event *events, int max,
+                      int wait_ms); /* -1: ever */
+int gy_sys_epoll_pwait2(int epoll_fd, struct epoll_event *events, int max, int64_t wait_ns);
+
+/* The caller knows that there is something to read. */
+ssize_t gy_sys_read(int fd, void *buf, size_t len);
 /* The beginning of a file. */
 ssize_t gy_sys_read_file(const char *path, void *buf, size_t len);
 

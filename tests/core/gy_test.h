@@ -5,7 +5,8 @@
  * descriptors must be what it was.  Arguments choose tests by name; a single one runs without a
  * fork, for a debugger.  A test that hangs is ended by SIGALRM.
  *
- * Environment: GYRE_FEATURES switches features off as in the product; GY_TEST_SQ is the size of the
+ * Environment: GYRE_BACKEND=epoll puts the loops of the tests on that ring, else they are on
+ * io_uring; GYRE_FEATURES switches features off as in the product; GY_TEST_SQ is the size of the
  * submission queue. */
 #ifndef GY_TEST_H
 #define GY_TEST_H
@@ -89,27 +90,52 @@ gy_test_options(void)
     return options;
 }
 
-/* Of a program of which each test needs io_uring. */
+static inline bool
+gy_test_on_epoll(void)
+{
+    const char *backend = getenv("GYRE_BACKEND");
+    return backend != NULL && strcmp(backend, "epoll") == 0;
+}
+
+/* Of a test that is about io_uring alone. */
 static inline void
 gy_test_need_uring(void)
 {
     uint32_t features;
     enum gy_probe_stage stage;
     char text[512];
-    int err = gy_probe_uring(&features, &stage);
+    int err;
+    if (gy_test_on_epoll())
+        SKIP("this test is about io_uring");
+    err = gy_probe_uring(&features, &stage);
     if (err == 0)
         return;
     gy_probe_explain(err, stage, text, sizeof text);
     SKIP(text);
 }
 
-/* A loop on io_uring that has begun, and its balanced end. */
+/* Makes the ring that this run is about; a test that needs one skips where the kernel has none. */
+static inline int
+gy_test_create(const struct gy_ring_options *options, struct gy_ring **out)
+{
+    return gy_test_on_epoll() ? gy_ring_epoll_create(options, out)
+                              : gy_ring_uring_create(options, out);
+}
+
+static inline void
+gy_test_need_ring(void)
+{
+    if (!gy_test_on_epoll())
+        gy_test_need_uring();
+}
+
+/* A loop that has begun, and its balanced end. */
 static inline void
 gy_test_loop_begin(struct gy_loop *loop)
 {
     struct gy_ring_options options = gy_test_options();
-    gy_test_need_uring();
-    CHECK_EQ(gy_loop_init(loop, &options, gy_ring_uring_create), 0);
+    gy_test_need_ring();
+    CHECK_EQ(gy_loop_init(loop, &options, gy_test_create), 0);
     CHECK_EQ(gy_loop_begin(loop), 0);
 }
 

@@ -133,15 +133,21 @@ test_poll_enters_only_when_needed(void)
     watch_start(&loop, &watch, fd);
     CHECK_EQ(gy_loop_poll(&loop, false), 0);
     CHECK_EQ(loop.ring->counters.enters, 1);
-    for (int i = 0; i < 5; i++)
-        CHECK_EQ(gy_loop_poll(&loop, false), 0);
-    enters = loop.ring->counters.enters;
-    CHECK_EQ(enters, 1);
-    gy_sys_eventfd_add(fd);
-    CHECK_EQ(gy_loop_poll(&loop, false), 0); /* the kernel flagged its deferred work */
+    if (gy_test_on_epoll()) { /* nothing is flagged there: it looks from time to time */
+        gy_sys_eventfd_add(fd);
+        while (loop.ring->counters.enters == 1)
+            CHECK_EQ(gy_loop_poll(&loop, false), 0);
+    } else {
+        for (int i = 0; i < 5; i++)
+            CHECK_EQ(gy_loop_poll(&loop, false), 0);
+        CHECK_EQ(loop.ring->counters.enters, 1);
+        gy_sys_eventfd_add(fd);
+        CHECK_EQ(gy_loop_poll(&loop, false), 0); /* the kernel flagged its deferred work */
+    }
     CHECK_EQ(gy_loop_reap(&loop), 1);
     CHECK_EQ(watch.calls, 1);
-    CHECK_EQ(loop.ring->counters.enters, 2);
+    enters = loop.ring->counters.enters;
+    CHECK_EQ(enters, 2);
     CHECK_EQ(gy_loop_poll(&loop, true), 0);
     CHECK_EQ(loop.ring->counters.enters, 3);
     gy_test_loop_end(&loop);
@@ -198,8 +204,8 @@ test_never_begun(void)
     struct gy_loop loop;
     struct gy_ring_options options = gy_test_options();
     struct watch watch;
-    gy_test_need_uring();
-    CHECK_EQ(gy_loop_init(&loop, &options, gy_ring_uring_create), 0);
+    gy_test_need_ring();
+    CHECK_EQ(gy_loop_init(&loop, &options, gy_test_create), 0);
     watch_start(&loop, &watch, 0);
     gy_wakeup_send(&loop.wakeup);
     gy_loop_close(&loop);
@@ -399,7 +405,7 @@ live(int fd)
     struct watch watch;
     struct gy_pollset set;
     static const struct gy_pollset_host set_host = {.ready = NULL};
-    int err = gy_loop_init(&loop, &options, gy_ring_uring_create);
+    int err = gy_loop_init(&loop, &options, gy_test_create);
     if (err < 0)
         return err;
     err = gy_loop_begin(&loop);
@@ -458,7 +464,7 @@ static void
 test_nth_failure(void)
 {
 #if GY_FAULTS
-    gy_test_need_uring();
+    gy_test_need_ring();
     live_with_failures(GY_FAULT_ALLOC, -ENOMEM);
     live_with_failures(GY_FAULT_SYSCALL, -EMFILE);
     live_with_failures(GY_FAULT_RING, -EMFILE);
@@ -478,7 +484,7 @@ test_nth_passing_failure(void)
     int fd = eventfd(0, EFD_CLOEXEC);
     struct gy_loop loop;
     struct watch watch;
-    gy_test_need_uring();
+    gy_test_need_uring(); /* epoll knows no such failures */
     for (unsigned i = 0; i < 3; i++) {
         for (uint32_t nth = 1; nth < 30; nth++) {
             gy_test_loop_begin(&loop);

@@ -1,0 +1,53 @@
+/* ring_calls.c: the immediate calls of a ring on a real kernel: plain system calls.
+ * Thread: any; no state. */
+#include "ring_calls.h"
+#include "sys.h"
+
+ssize_t
+gy_ring_plain_recv(struct gy_ring *ring, int fd, void *buf, size_t len)
+{
+    GY_UNUSED(ring);
+    return gy_sys_recv(fd, buf, len);
+}
+
+ssize_t
+gy_ring_plain_send(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count)
+{
+    GY_UNUSED(ring);
+    return gy_sys_send(fd, iov, count);
+}
+
+int
+gy_ring_plain_accept(struct gy_ring *ring, int fd)
+{
+    GY_UNUSED(ring);
+    return gy_sys_accept(fd);
+}
+
+int
+gy_ring_plain_connect(struct gy_ring *ring, int fd, const struct sockaddr *addr, socklen_t len)
+{
+    GY_UNUSED(ring);
+    return gy_sys_connect(fd, addr, len);
+}
+
+int
+gy_ring_plain_socket_error(struct gy_ring *ring, int fd)
+{
+    GY_UNUSED(ring);
+    return gy_sys_socket_error(fd);
+}
+
+int
+gy_ring_plain_shutdown(struct gy_ring *ring, int fd, int how)
+{
+    GY_UNUSED(ring);
+    return gy_sys_shutdown(fd, how);
+}
+
+int64_t
+gy_ring_plain_now_ns(struct gy_ring *ring)
+{
+    GY_UNUSED(ring);
+    return gy_sys_now_ns();
+}

@@ -1,0 +1,15 @@
+/* ring_calls.h: the immediate calls of gy_ring_ops as the rings on a real kernel make them. */
+#ifndef GY_RING_CALLS_H
+#define GY_RING_CALLS_H
+
+#include "ring.h"
+
+ssize_t gy_ring_plain_recv(struct gy_ring *ring, int fd, void *buf, size_t len);
+ssize_t gy_ring_plain_send(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count);
+int gy_ring_plain_accept(struct gy_ring *ring, int fd);
+int gy_ring_plain_connect(struct gy_ring *ring, int fd, const struct sockaddr *addr, socklen_t len);
+int gy_ring_plain_socket_error(struct gy_ring *ring, int fd);
+int gy_ring_plain_shutdown(struct gy_ring *ring, int fd, int how);
+int64_t gy_ring_plain_now_ns(struct gy_ring *ring);
+
+#endif
