@@ -273,8 +273,13 @@ socket_gone(void)
     CHECK_EQ(send(other[1], "not yours", 9, 0), 9);
     CHECK_EQ(send(fds[1], "wake", 4, 0), 4);
     call.gone = true;
+    if (gy_test_on_epoll()) { /* a file that was closed is never heard of again */
+        (void)gy_test_turn(&loop, 0);
+        CHECK_EQ(call.dones, 0);
+        CHECK(!gy_sockop_cancel(&call.op));
+    }
     TURN_UNTIL(&loop, call.dones == 1);
-    CHECK_EQ(call.result, -EBADF);
+    CHECK_EQ(call.result, gy_test_on_epoll() ? -ECANCELED : -EBADF);
     CHECK_EQ(buf[0], 0);
     CHECK_EQ(recv(other[0], buf, sizeof buf, MSG_DONTWAIT), 9);
     for (unsigned i = 0; i < 2; i++) {
