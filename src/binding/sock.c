@@ -131,6 +131,13 @@ settle_future(struct gpy_sockop *self, ssize_t result)
             (void)close((int)result);
         return;
     }
+    if (rc == 0 && self->op.cancelled) { /* nobody awaits it any more */
+        PyObject *cancelled = PyObject_CallMethodNoArgs(future, state->str_cancel);
+        if (cancelled == NULL)
+            PyErr_WriteUnraisable((PyObject *)self);
+        Py_XDECREF(cancelled);
+        return;
+    }
     PyObject *value = rc == 0 ? result_value(self, result) : NULL;
     if (value != NULL) {
         rc = gpy_future_set_result(state, future, value);

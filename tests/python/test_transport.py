@@ -275,7 +275,9 @@ def test_kinds_of_data(loop, connect, method):
         items = [b"bytes ", data, memoryview(b"memoryview "), b"", memoryview(b"")]
         if method == "writelines":
             transport.writelines(items)
-            transport.writelines(iter([b"by ", b"iterator "]) if kind_takes_iterators() else [b"by iterator "])
+            transport.writelines(
+                iter([b"by ", b"iterator "]) if kind_takes_iterators() else [b"by iterator "]
+            )
             transport.writelines([])
         else:
             for item in items:
@@ -541,9 +543,7 @@ def test_protocol_factory_raises(loop, debug):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # asyncio leaves it to the collector
         drive(loop, main())
-    assert reports == [
-        ("Error on transport creation for incoming connection", ValueError)
-    ] * debug
+    assert reports == [("Error on transport creation for incoming connection", ValueError)] * debug
 
 
 # ---- context
@@ -675,7 +675,7 @@ def test_unclosed_transport_warns(new_loop, peer):
     ours, theirs = pair()
     peer.append(theirs)
     protocol = Quiet(loop)
-    loop.run_until_complete(loop.connect_accepted_socket(lambda: protocol, ours))
+    loop.run_until_complete(loop.connect_accepted_socket(lambda p=protocol: p, ours))
     del ours
     loop.close()
     with warnings.catch_warnings(record=True) as caught:
@@ -742,7 +742,7 @@ def test_loop_collected_with_open_transports(peer):
     ours, theirs = pair()
     peer.append(theirs)
     protocol = Quiet(loop)
-    loop.run_until_complete(loop.connect_accepted_socket(lambda: protocol, ours))
+    loop.run_until_complete(loop.connect_accepted_socket(lambda p=protocol: p, ours))
     alive = weakref.ref(loop), weakref.ref(protocol.transport)
     del ours
     with pytest.warns(ResourceWarning):
