@@ -36,6 +36,11 @@ KINDS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+KINDS["dbg"] = KINDS["checked"]  # for a debug build of Python
+
+# Kinds that do not go together with others, and have a virtual environment of their own.
+APART = ("asan", "dbg")
+
 CORE_KINDS: dict[str, tuple[str, ...]] = {
     "core": ("-Dbuildtype=debugoptimized", "-Db_sanitize=none"),
     "core-asan": ("-Dbuildtype=debugoptimized", "-Db_sanitize=address,undefined"),
@@ -103,7 +108,7 @@ def _fresh_if_changed(folder: Path, settings: str) -> bool:
 
 def ready(version: str, groups: tuple[str, ...], kind: str) -> Venv:
     """An environment with gyre of that kind and the packages of these groups."""
-    flavour = kind if kind == "asan" else ""
+    flavour = kind if kind in APART else ""
     env = dev_python.venv(version, ("build", *groups), flavour)
     install(env, kind)
     return env

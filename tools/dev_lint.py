@@ -144,13 +144,18 @@ def _clang_tidy(env: Venv, tree: Tree) -> Count:
         )
         if done.returncode == 0:
             mark.touch()
-        return done.returncode == 0, done.stdout + ("" if done.returncode == 0 else done.stderr)
+        # The analyzer tells the whole way to an error in notes: hundreds of lines.
+        lines = (done.stdout + done.stderr).splitlines()
+        errors = [line for line in lines if " error: " in line]
+        return done.returncode == 0, "\n".join(errors or lines)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for (path, _), (good, text) in zip(todo, pool.map(look, todo)):
             if not good:
                 failed += 1
-                say(f"-- {path}\n{text.rstrip()}")
+                say(f"{path}:\n{text}")
+    if failed:
+        say(f"the way to an error: clang-tidy -p {commands.relative_to(ROOT)} FILE")
     return Count.of_exit(1 if failed else 0, f"{failed} files")
 
 

@@ -90,12 +90,27 @@ def _need_headers(python: str, version: str) -> None:
     dev_debian.install(missing)
 
 
+def _debug_build(version: str) -> str:
+    """The interpreter of that version that counts references; Debian has it for its own Python."""
+    python = f"/usr/bin/python{version}-dbg"
+    if not os.path.exists(python):
+        dev_debian.install([f"python{version}-{part}" for part in ("dbg", "dev", "venv")])
+    return python
+
+
 def venv(version: str, groups: Sequence[str], flavour: str = "") -> Venv:
-    """The environment, made if it is missing, with the packages of these groups."""
-    python = find(version)
+    """The environment, made if it is missing, with the packages of these groups.
+
+    Flavour dbg is that of a debug build of Python.
+    """
+    if flavour == "dbg":
+        python: str | None = _debug_build(version)
+    else:
+        python = find(version)
     if python is None:
         raise Stop(f"no Python {version} on this machine (there is {', '.join(present())}).")
-    _need_headers(python, version)
+    if flavour != "dbg":
+        _need_headers(python, version)
     name = f"{version}-{flavour}" if flavour else version
     env = Venv(version, ROOT / ".venv" / name)
     if env.python.exists() and output([env.python, "-c", "import pip"]) is None:

@@ -72,6 +72,8 @@ def _deep(tally: Tally, version: str) -> None:
         for kind in ("release", "asan"):
             title = f"pytest, {backend}, Python {version}, {kind} build"
             tally.phase(title, _pytest, version, kind, backend, ["tests/python"])
+        title = f"reference leaks, {backend}, debug build of Python {version}"
+        tally.phase(title, _refleak, version, backend)
     tally.phase("C tests under valgrind", _valgrind, version)
 
 
@@ -141,6 +143,13 @@ def _pytest(version: str, kind: str, backend: str, args: Sequence[str]) -> Count
             "ASAN_OPTIONS": ASAN["ASAN_OPTIONS"] + ":detect_leaks=0",
         }
     return run_pytest(env, args, variables, f"pytest-{version}-{kind}-{backend}")
+
+
+def _refleak(version: str, backend: str) -> Count:
+    env = dev_build.ready(version, ("test",), "dbg")
+    args = ["-p", "refleak", "--timeout=600", "-k", "not asyncio", "tests/python"]
+    variables = {"GYRE_BACKEND": backend, "PYTHONPATH": str(ROOT / "tools")}
+    return run_pytest(env, args, variables, f"refleak-{version}-{backend}")
 
 
 def run_pytest(env: Venv, args: Sequence[str], variables: dict[str, str], name: str) -> Count:
