@@ -36,7 +36,10 @@ def _is_numeric(host: Any, port: Any) -> bool:
             return False
     if isinstance(port, bytes):
         port = port.decode("latin-1")
-    if not (port is None or isinstance(port, int) or (isinstance(port, str) and port.isdecimal())):
+    if isinstance(port, str):
+        if not (port.isdecimal() and port.isascii()):
+            return False
+    elif not (port is None or isinstance(port, int)):
         return False
     if host is None:
         return port is not None

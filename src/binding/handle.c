@@ -162,9 +162,7 @@ gpy_handle_cancel(struct gpy_handle *self)
     if (self->loop != NULL && self->loop->debug) {
         /* Its repr would lose the callback: keep it, as asyncio does.  A failing repr is no reason
          * not to cancel. */
-        self->cancelled = false;
         self->repr = PyObject_Repr((PyObject *)self);
-        self->cancelled = true;
         if (self->repr == NULL)
             PyErr_Clear();
     }
@@ -212,10 +210,17 @@ handle_get_context(struct gpy_handle *self, PyObject *Py_UNUSED(ignored))
     return Py_NewRef(self->context);
 }
 
+/* asyncio keeps the caller's object: an int stays an int, in the repr too. */
+static PyObject *
+timer_when(const struct gpy_timer_handle *self)
+{
+    return self->handle.when_is_int ? PyLong_FromDouble(self->when) : PyFloat_FromDouble(self->when);
+}
+
 static PyObject *
 handle_when(struct gpy_timer_handle *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyFloat_FromDouble(self->when);
+    return timer_when(self);
 }
 
 /* asyncio words repr by version; its pure functions read only attributes that ours has too. */
@@ -363,7 +368,7 @@ static PyGetSetDef handle_getset[] = {
 static PyObject *
 timer_handle_get_when(struct gpy_timer_handle *self, void *Py_UNUSED(closure))
 {
-    return PyFloat_FromDouble(self->when);
+    return timer_when(self);
 }
 
 static PyGetSetDef timer_handle_getset[] = {

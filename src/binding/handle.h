@@ -23,7 +23,8 @@ struct gpy_handle {
     uint8_t nargs; /* HANDLE_ARGS_TUPLE: slots[1] is a tuple */
     bool cancelled;
     bool is_timer;
-    bool scheduled; /* timers: in the heap */
+    bool scheduled;   /* timers: in the heap                        */
+    bool when_is_int; /* timers: the caller gave an int             */
 };
 
 struct gpy_timer_handle {

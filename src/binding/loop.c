@@ -30,11 +30,16 @@ choose_backend(PyObject *backend, const char **name)
 {
     const char *text = getenv("GYRE_BACKEND");
     if (backend != NULL && backend != Py_None) {
-        text = PyUnicode_Check(backend) ? PyUnicode_AsUTF8(backend) : NULL;
+        Py_ssize_t length = 0;
+        text = PyUnicode_Check(backend) ? PyUnicode_AsUTF8AndSize(backend, &length) : NULL;
         if (text == NULL) {
             if (!PyErr_Occurred())
                 PyErr_Format(PyExc_TypeError, "backend must be a str or None, not %.100s",
                              Py_TYPE(backend)->tp_name);
+            return -1;
+        }
+        if (strlen(text) != (size_t)length) {
+            PyErr_SetString(PyExc_ValueError, "backend: embedded null character");
             return -1;
         }
     } else if (text == NULL || *text == '\0') {
@@ -291,6 +296,7 @@ loop_traverse(struct gpy_loop *self, visitproc visit, void *arg)
     Py_VISIT(self->slow_callback_duration);
     Py_VISIT(self->task_factory);
     Py_VISIT(self->raised);
+    Py_VISIT(self->current_handle);
     return 0;
 }
 
@@ -304,6 +310,7 @@ loop_clear(struct gpy_loop *self)
     Py_CLEAR(self->slow_callback_duration);
     Py_CLEAR(self->task_factory);
     Py_CLEAR(self->raised);
+    Py_CLEAR(self->current_handle);
     Py_CLEAR(self->previous_wakeup_fd);
     return 0;
 }
@@ -422,6 +429,7 @@ static PyGetSetDef loop_getset[] = {
     {"slow_callback_duration", (getter)get_object, (setter)set_slow_callback_duration,
      "Debug mode logs callbacks that take longer than this many seconds.",
      OFFSET(slow_callback_duration)},
+    {"_current_handle", (getter)get_object, (setter)set_object, NULL, OFFSET(current_handle)},
     {"_ready", (getter)get_view, (setter)ignore_assignment, NULL, "ReadyView"},
     {"_scheduled", (getter)get_view, (setter)ignore_assignment, NULL, "ScheduledView"},
     {"backend", (getter)get_backend, NULL,

@@ -34,6 +34,7 @@ struct gpy_loop {
     PyObject *slow_callback_duration; /* what the user set */
     PyObject *task_factory;    /* NULL: none                                                */
     PyObject *raised;          /* an exception that must leave _run_once after the current event */
+    PyObject *current_handle;  /* debug mode: the Handle that runs; error reports show its origin */
     struct gy_pollset readers; /* add_reader/add_writer                                     */
     struct gpy_reader *reader_table; /* indexed by descriptor                                     */
     uint32_t reader_capacity;
@@ -69,9 +70,9 @@ PyObject *gpy_loop_call(struct gpy_loop *loop, PyObject *context, PyObject *what
                         PyObject *callable, PyObject *const *args, size_t nargs);
 
 /* The two halves of the slow-callback watch around a callback that does not go through
- * gpy_loop_call(): begin gives the time in debug mode, -1 otherwise; end logs `what` if it took too
- * long.  Keep the exception that is set. */
-int64_t gpy_loop_watch_begin(struct gpy_loop *loop);
+ * gpy_loop_call(): begin gives the time in debug mode, -1 otherwise, and makes `what`, if it is a
+ * Handle, the current one; end logs `what` if it took too long.  Keep the exception that is set. */
+int64_t gpy_loop_watch_begin(struct gpy_loop *loop, PyObject *what);
 void gpy_loop_watch_end(struct gpy_loop *loop, PyObject *what, int64_t started_ns);
 
 /* The exception that is set now came out of a callback: KeyboardInterrupt and SystemExit are kept

@@ -1,4 +1,5 @@
 /* loop_call.c: running foreign code on behalf of the loop, and what happens to what it raises. */
+#include "handle.h"
 #include "loop.h"
 #include "pycompat.h"
 
@@ -90,23 +91,34 @@ log_if_slow(struct gpy_loop *loop, PyObject *what, int64_t started_ns)
 }
 
 int64_t
-gpy_loop_watch_begin(struct gpy_loop *loop)
+gpy_loop_watch_begin(struct gpy_loop *loop, PyObject *what)
 {
-    return GY_UNLIKELY(loop->debug) ? gy_loop_now_ns(&loop->core) : -1;
+    if (GY_LIKELY(!loop->debug))
+        return -1;
+    if (what != NULL && gpy_handle_check(loop->state, what)) {
+        if (((struct gpy_handle *)what)->cancelled)
+            return -1; /* it will not run */
+        Py_XSETREF(loop->current_handle, Py_NewRef(what));
+    }
+    return gy_loop_now_ns(&loop->core);
 }
 
 void
 gpy_loop_watch_end(struct gpy_loop *loop, PyObject *what, int64_t started_ns)
 {
-    if (GY_UNLIKELY(started_ns >= 0) && loop->debug && loop->core_ready)
+    if (GY_LIKELY(started_ns < 0))
+        return;
+    if (loop->debug && loop->core_ready)
         log_if_slow(loop, what, started_ns);
+    if (loop->current_handle == what)
+        Py_CLEAR(loop->current_handle);
 }
 
 PyObject *
 gpy_loop_call(struct gpy_loop *loop, PyObject *context, PyObject *what, PyObject *callable,
               PyObject *const *args, size_t nargs)
 {
-    int64_t started_ns = gpy_loop_watch_begin(loop);
+    int64_t started_ns = gpy_loop_watch_begin(loop, what);
     bool was_busy = loop->busy;
     loop->busy = true;
     PyObject *result = NULL;

@@ -102,8 +102,10 @@ reader_set(struct gpy_loop *self, PyObject *file, int fd, enum direction directi
     struct gpy_reader *reader = &self->reader_table[fd];
     uint32_t was = reader_mask(reader);
     uint32_t wanted = handle ? was | direction_mask[direction] : was & ~direction_mask[direction];
-    int err = wanted != was ? gy_pollset_modify(&self->readers, fd, was, wanted) : 0;
-    if (err < 0)
+    /* Also when nothing seems to change: the number may have come back as another file. */
+    int err = gy_pollset_modify(&self->readers, fd, was, wanted);
+    bool is_gone = err == -EBADF || err == -ENOENT || err == -EPERM;
+    if (err < 0 && (handle != NULL || !is_gone))
         return set_os_error(err);
     struct gpy_handle *old = reader->handle[direction];
     reader->handle[direction] = (struct gpy_handle *)Py_XNewRef((PyObject *)handle);
@@ -256,7 +258,7 @@ static bool
 reader_call(struct gpy_loop *self, struct gpy_handle *handle)
 {
     Py_INCREF(handle);
-    int64_t started_ns = gpy_loop_watch_begin(self);
+    int64_t started_ns = gpy_loop_watch_begin(self, (PyObject *)handle);
     (void)gpy_handle_run(handle); /* what must leave the loop is kept in self->raised */
     gpy_loop_watch_end(self, (PyObject *)handle, started_ns);
     Py_DECREF(handle);

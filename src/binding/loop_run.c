@@ -126,7 +126,7 @@ run_queue(struct gpy_loop *self, struct gpy_ready *queue, size_t count)
         struct gpy_ready_entry entry = gpy_ready_pop(queue);
         if (GY_UNLIKELY(self->debug)) {
             PyObject *owner = gpy_ready_entry_owner(&entry);
-            int64_t started_ns = gpy_loop_watch_begin(self);
+            int64_t started_ns = gpy_loop_watch_begin(self, owner);
             rc = run_entry(self, &entry);
             gpy_loop_watch_end(self, owner, started_ns);
         } else {

@@ -157,7 +157,10 @@ loop_call_at(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, PyO
     double when = PyFloat_AsDouble(args[0]);
     if ((when == -1.0 && PyErr_Occurred()) || check_call(self, args[1], "call_at", true) < 0)
         return NULL;
-    return add_timer(self, when, args, nargs, context);
+    PyObject *timer = add_timer(self, when, args, nargs, context);
+    if (timer != NULL)
+        ((struct gpy_handle *)timer)->when_is_int = PyLong_CheckExact(args[0]);
+    return timer;
 }
 
 /* call_at() is a subclass's: it gets what asyncio's call_later() would pass it. */
@@ -194,7 +197,7 @@ loop_call_later(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, 
         return NULL;
     }
     double delay = PyFloat_AsDouble(args[0]);
-    if ((delay == -1.0 && PyErr_Occurred()) || check_call(self, args[1], "call_later", true) < 0)
+    if ((delay == -1.0 && PyErr_Occurred()) || check_call(self, args[1], "call_at", true) < 0) /* asyncio's words */
         return NULL;
     double now;
     if (GY_LIKELY(!self->time_overridden)) {

@@ -35,7 +35,7 @@ gpy_protocol_call(struct gpy_loop *loop, PyObject *context, PyObject *protocol, 
 {
     PyObject *stack[2] = {protocol, arg};
     size_t nargs = (arg ? 2 : 1) | PY_VECTORCALL_ARGUMENTS_OFFSET;
-    int64_t started_ns = gpy_loop_watch_begin(loop);
+    int64_t started_ns = gpy_loop_watch_begin(loop, NULL);
     bool was_busy = loop->busy;
     PyObject *result = NULL;
 

@@ -101,9 +101,8 @@ gy_loop_wait(struct gy_loop *loop, int64_t deadline_ns)
         return err == -ETIME ? 0 : err;
     }
     if (deadline_ns != GY_NS_NEVER) {
-        wait_ns = deadline_ns - ring->ops->now_ns(ring);
-        if (wait_ns < 0)
-            wait_ns = 0;
+        int64_t now_ns = ring->ops->now_ns(ring);
+        wait_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
     }
     err = ring->ops->enter(ring, wait_ns);
     return err == -ETIME ? 0 : err;

@@ -12,6 +12,7 @@ import asyncio
 import gc
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -216,3 +217,22 @@ def ops_in_flight(loop):
 @pytest.fixture
 def loop(new_loop):
     return new_loop()
+
+
+@pytest.fixture
+def new(kind):
+    """The expression that makes a loop in a script."""
+    return {
+        "asyncio": "__import__('asyncio').SelectorEventLoop()",
+        "gyre": "__import__('gyre').new_event_loop()",
+    }[kind]
+
+
+@pytest.fixture
+def pair():
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.setblocking(False)
+    yield left, right
+    left.close()
+    right.close()
