@@ -83,6 +83,15 @@ class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseE
         self._close_core()
         super().close()
 
+    @property
+    def _nest_patched(self) -> bool:
+        # nest_asyncio.apply() asks for this first. It would replace the turn, which is C here, and
+        # fail later in the selector that gyre has not: better now, and in words.
+        raise RuntimeError(
+            "nest_asyncio cannot patch a gyre loop: it replaces parts of asyncio's own loop that "
+            "gyre does not have; await instead, or run the inner loop in a thread"
+        )
+
     def __del__(self, _warn: Any = warnings.warn) -> None:
         # A loop whose creation failed has nothing to close.
         if self.backend is None or self.is_closed():

@@ -17,8 +17,10 @@ static PyObject *
 future_alloc(PyTypeObject *type, struct gpy_state *module)
 {
     PyObject *self = type->tp_alloc(type, 0);
-    if (self != NULL)
+    if (self != NULL) {
         gpy_fut_of(self)->module = module;
+        gpy_state_hold(module);
+    }
     return self;
 }
 
@@ -207,12 +209,14 @@ future_tp_dealloc(PyObject *self)
         return;
     PyObject_GC_UnTrack(self);
     Py_TRASHCAN_BEGIN(self, future_tp_dealloc) gpy_fut_clear(fut);
-    fut->module->base_future.tp_dealloc(self);
+    struct gpy_state *module = fut->module;
+    module->base_future.tp_dealloc(self);
 #if !GPY_ASYNCIO_TYPES_ARE_HEAP
     Py_DECREF(type);
 #else
     (void)type;
 #endif
+    gpy_state_release(module);
     Py_TRASHCAN_END
 }
 

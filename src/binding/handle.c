@@ -73,8 +73,8 @@ gpy_handle_report(struct gpy_handle *self)
     if (gpy_loop_keep_raised(loop))
         return -1;
     PyObject *exc = gpy_exc_take();
-    PyObject *result = PyObject_CallMethod(loop->state->report_module, "callback_failed", "OO",
-                                           (PyObject *)self, exc);
+    PyObject *result = PyObject_CallFunctionObjArgs(loop->state->report_callback_failed,
+                                                    (PyObject *)self, exc, NULL);
     Py_DECREF(exc);
     if (result == NULL) {
         if (gpy_loop_keep_raised(loop))
@@ -214,7 +214,8 @@ handle_get_context(struct gpy_handle *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 timer_when(const struct gpy_timer_handle *self)
 {
-    return self->handle.when_is_int ? PyLong_FromDouble(self->when) : PyFloat_FromDouble(self->when);
+    return self->handle.when_is_int ? PyLong_FromDouble(self->when)
+                                    : PyFloat_FromDouble(self->when);
 }
 
 static PyObject *

@@ -188,6 +188,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     if (self == NULL)
         return NULL;
     self->state = state;
+    gpy_state_hold(state);
     self->signal_fds[0] = self->signal_fds[1] = -1;
     gy_list_init(&self->members);
     self->slow_callback_duration = PyFloat_FromDouble(0.1);
@@ -196,16 +197,32 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     return (PyObject *)self;
 }
 
-/* Imported with the first loop, not when they are first needed: the collector may close a loop when
- * the interpreter is too far gone to import anything. */
+static int
+import_pair(const char *module_name, const char *first, PyObject **first_out, const char *second,
+            PyObject **second_out)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    if (module == NULL)
+        return -1;
+    Py_XSETREF(*first_out, PyObject_GetAttrString(module, first));
+    Py_XSETREF(*second_out, *first_out ? PyObject_GetAttrString(module, second) : NULL);
+    Py_DECREF(module);
+    return *second_out ? 0 : -1;
+}
+
+/* With the first loop, not when they are first needed, and the things themselves, not their
+ * modules: the collector may close a loop when nothing can be imported any more and the modules
+ * that are left have been emptied. */
 static int
 import_helpers(struct gpy_state *state)
 {
-    if (state->views_module == NULL)
-        state->views_module = PyImport_ImportModule("gyre._views");
-    if (state->report_module == NULL)
-        state->report_module = PyImport_ImportModule("gyre._report");
-    return state->views_module && state->report_module ? 0 : -1;
+    if (state->ready_view != NULL && state->report_slow_callback != NULL)
+        return 0;
+    if (import_pair("gyre._views", "ReadyView", &state->ready_view, "ScheduledView",
+                    &state->scheduled_view) < 0)
+        return -1;
+    return import_pair("gyre._report", "callback_failed", &state->report_callback_failed,
+                       "slow_callback", &state->report_slow_callback);
 }
 
 static int
@@ -319,10 +336,12 @@ static void
 loop_dealloc(struct gpy_loop *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    struct gpy_state *state = self->state;
     PyObject_GC_UnTrack(self);
     (void)loop_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+    gpy_state_release(state);
 }
 
 /* ---- shared fields
@@ -399,9 +418,14 @@ set_slow_callback_duration(struct gpy_loop *self, PyObject *value, void *offset)
 /* The views of gyre/_views.py, made anew for each look: _ready and _scheduled are for debuggers and
  * tests. */
 static PyObject *
-get_view(struct gpy_loop *self, void *class_name)
+get_view(struct gpy_loop *self, void *offset)
 {
-    return PyObject_CallMethod(self->state->views_module, (const char *)class_name, "O", self);
+    PyObject *view_class = *(PyObject **)((char *)self->state + (uintptr_t)offset);
+    if (view_class == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "this loop was never initialized");
+        return NULL;
+    }
+    return PyObject_CallOneArg(view_class, (PyObject *)self);
 }
 
 /* BaseEventLoop.__init__ assigns its own containers, which stay unused. */
@@ -430,8 +454,10 @@ static PyGetSetDef loop_getset[] = {
      "Debug mode logs callbacks that take longer than this many seconds.",
      OFFSET(slow_callback_duration)},
     {"_current_handle", (getter)get_object, (setter)set_object, NULL, OFFSET(current_handle)},
-    {"_ready", (getter)get_view, (setter)ignore_assignment, NULL, "ReadyView"},
-    {"_scheduled", (getter)get_view, (setter)ignore_assignment, NULL, "ScheduledView"},
+    {"_ready", (getter)get_view, (setter)ignore_assignment, NULL,
+     (void *)offsetof(struct gpy_state, ready_view)},
+    {"_scheduled", (getter)get_view, (setter)ignore_assignment, NULL,
+     (void *)offsetof(struct gpy_state, scheduled_view)},
     {"backend", (getter)get_backend, NULL,
      "The kernel interface in use: 'io_uring'; None after close().", NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -80,8 +80,7 @@ log_if_slow(struct gpy_loop *loop, PyObject *what, int64_t started_ns)
     if (limit == -1.0 && PyErr_Occurred())
         report_failed(loop);
     else if (spent >= limit) {
-        result =
-            PyObject_CallMethod(loop->state->report_module, "slow_callback", "Od", what, spent);
+        result = PyObject_CallFunction(loop->state->report_slow_callback, "Od", what, spent);
         if (result == NULL)
             report_failed(loop);
     }

@@ -197,7 +197,8 @@ loop_call_later(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, 
         return NULL;
     }
     double delay = PyFloat_AsDouble(args[0]);
-    if ((delay == -1.0 && PyErr_Occurred()) || check_call(self, args[1], "call_at", true) < 0) /* asyncio's words */
+    if ((delay == -1.0 && PyErr_Occurred()) ||
+        check_call(self, args[1], "call_at", true) < 0) /* asyncio's words */
         return NULL;
     double now;
     if (GY_LIKELY(!self->time_overridden)) {

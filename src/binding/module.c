@@ -24,7 +24,12 @@ intern_names(struct gpy_state *state)
 static int
 module_exec(PyObject *module)
 {
-    struct gpy_state *state = gpy_state_of_module(module);
+    struct gpy_state *state = PyMem_Calloc(1, sizeof *state);
+    if (state == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    *(struct gpy_state **)PyModule_GetState(module) = state;
     if (intern_names(state) < 0)
         return -1;
     if (gpy_future_exec(module, state) < 0 || gpy_future_iter_exec(module, state) < 0 ||
@@ -38,7 +43,8 @@ static int
 module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     struct gpy_state *state = gpy_state_of_module(module);
-    (void)state; /* the lists below may be empty */
+    if (state == NULL) /* not executed yet */
+        return 0;
 #define X(field) Py_VISIT(state->field);
     GPY_TYPES(X)
     GPY_OBJECTS(X)
@@ -49,11 +55,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     return 0;
 }
 
-static int
-module_clear(PyObject *module)
+static void
+state_clear(struct gpy_state *state)
 {
-    struct gpy_state *state = gpy_state_of_module(module);
-    (void)state; /* the lists below may be empty */
 #define X(field) Py_CLEAR(state->field);
     GPY_TYPES(X)
     GPY_OBJECTS(X)
@@ -61,13 +65,33 @@ module_clear(PyObject *module)
 #define X(name) Py_CLEAR(state->str_##name);
     GPY_NAMES(X)
 #undef X
+}
+
+void
+gpy_state_drop(struct gpy_state *state)
+{
+    state_clear(state);
+    PyMem_Free(state);
+}
+
+static int
+module_clear(PyObject *module)
+{
+    struct gpy_state *state = gpy_state_of_module(module);
+    if (state != NULL && state->users == 0)
+        state_clear(state);
     return 0;
 }
 
 static void
 module_free(void *module)
 {
-    (void)module_clear((PyObject *)module);
+    struct gpy_state *state = gpy_state_of_module((PyObject *)module);
+    if (state == NULL)
+        return;
+    state->is_orphan = true;
+    if (state->users == 0)
+        gpy_state_drop(state);
 }
 
 static PyModuleDef_Slot module_slots[] = {
@@ -85,7 +109,7 @@ struct PyModuleDef gpy_module_def = {
     PyModuleDef_HEAD_INIT,
     .m_name = "gyre._gyre",
     .m_doc = "The C half of gyre: LoopCore, Task, Future, Handle and the transports.",
-    .m_size = sizeof(struct gpy_state),
+    .m_size = sizeof(struct gpy_state *),
     .m_slots = module_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,

@@ -9,6 +9,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Heap types that the module creates: GPY_TYPE(field). */
@@ -31,8 +32,10 @@
     X(backend_error)                                                                               \
     X(base_event_loop)                                                                             \
     X(kwnames_warn_on_full_buffer)                                                                 \
-    X(views_module)                                                                                \
-    X(report_module)                                                                               \
+    X(ready_view)                                                                                  \
+    X(scheduled_view)                                                                              \
+    X(report_callback_failed)                                                                      \
+    X(report_slow_callback)                                                                        \
     X(signal_set_wakeup_fd)                                                                        \
     X(asyncio_future)                                                                              \
     X(asyncio_task)                                                                                \
@@ -136,6 +139,8 @@ struct gpy_state {
 #define X(name) PyObject *str_##name;
     GPY_NAMES(X)
 #undef X
+    Py_ssize_t users; /* live loops, futures and tasks: they look in here to their end */
+    bool is_orphan;   /* the module is gone; the last user frees the state             */
 };
 
 extern struct PyModuleDef gpy_module_def;
@@ -143,7 +148,25 @@ extern struct PyModuleDef gpy_module_def;
 static inline struct gpy_state *
 gpy_state_of_module(PyObject *module)
 {
-    return (struct gpy_state *)PyModule_GetState(module);
+    return *(struct gpy_state **)PyModule_GetState(module);
+}
+
+/* At interpreter exit one garbage collection takes module, types and instances in any order, and a
+ * type's tp_clear lets go of its module: the state may not go with the module, nor be emptied
+ * before its last user. */
+void gpy_state_drop(struct gpy_state *state);
+
+static inline void
+gpy_state_hold(struct gpy_state *state)
+{
+    state->users++;
+}
+
+static inline void
+gpy_state_release(struct gpy_state *state)
+{
+    if (--state->users == 0 && state->is_orphan)
+        gpy_state_drop(state);
 }
 
 /* The state behind any instance of one of our types or of a Python subclass of it.

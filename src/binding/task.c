@@ -16,6 +16,7 @@ task_alloc(PyTypeObject *type, struct gpy_state *module)
     if (self != NULL) {
         gpy_fut_of(self)->module = module;
         gpy_fut_of(self)->is_task = true;
+        gpy_state_hold(module);
         gpy_registry_mark(gpy_task_of(self));
     }
     return self;
@@ -241,12 +242,14 @@ task_tp_dealloc(PyObject *self)
         return;
     PyObject_GC_UnTrack(self);
     Py_TRASHCAN_BEGIN(self, task_tp_dealloc) task_clear(task);
-    task->fut.module->base_task.tp_dealloc(self);
+    struct gpy_state *module = task->fut.module;
+    module->base_task.tp_dealloc(self);
 #if !GPY_ASYNCIO_TYPES_ARE_HEAP
     Py_DECREF(type);
 #else
     (void)type;
 #endif
+    gpy_state_release(module);
     Py_TRASHCAN_END
 }
 

@@ -154,5 +154,10 @@ gy_probe_explain(int err, enum gy_probe_stage stage, char *text, size_t text_byt
 {
     GY_ASSERT(err <= 0);
     GY_ASSERT(text_bytes > 0);
-    (void)snprintf(text, text_bytes, "%s", explain(err, stage));
+    const char *reason = explain(err, stage);
+    /* An error that has no words of its own in explain() is named at least. */
+    if (reason == explain_stage(GY_PROBE_SETUP))
+        (void)snprintf(text, text_bytes, "%s The kernel said: %s.", reason, strerror(-err));
+    else
+        (void)snprintf(text, text_bytes, "%s", reason);
 }
