@@ -252,7 +252,8 @@ static PyType_Slot future_slots[] = {
 
 static const PyType_Spec future_spec = {
     .name = "gyre.Future",
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = future_slots,
 };
 

@@ -484,7 +484,8 @@ static PyType_Slot task_slots[] = {
 
 static const PyType_Spec task_spec = {
     .name = "gyre.Task",
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = task_slots,
 };
 

@@ -33,7 +33,8 @@ def test_every_member_of_the_base_is_overridden(ours, base):
 @pytest.mark.parametrize(("ours", "base"), PAIRS, ids=["Future", "Task"])
 def test_no_member_is_added(ours, base):
     """A drop-in has no public surface of its own."""
-    assert {name for name in vars(ours) if not hasattr(base, name)} == set()
+    added = {name for name in vars(ours) if not hasattr(base, name)}
+    assert added <= {"__slotnames__"}  # copyreg's cache, once something was pickled
 
 
 def test_real_subclasses():
