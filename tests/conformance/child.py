@@ -1,4 +1,6 @@
-"""One suite of run.py: a module of test.test_asyncio with gyre underneath: child.py SUITE REPORT [-k PATTERN].
+"""One suite of run.py: a module of test.test_asyncio with gyre underneath.
+
+child.py SUITE REPORT [-k PATTERN]
 
 Writes {test name: [outcome, detail]} as JSON; the outcome is passed, failed or skipped.
 """
