@@ -176,7 +176,7 @@ tcp_pair(int fds[2])
     fds[1] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     (void)setsockopt(fds[1], IPPROTO_TCP, TCP_CONGESTION, "cubic", 5);
     CHECK_EQ(connect(fds[1], (struct sockaddr *)&address, sizeof address), 0);
-    fds[0] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    fds[0] = accept(listener, NULL, NULL);
     CHECK(fds[0] >= 0);
     close(listener);
 }

@@ -326,6 +326,42 @@ out_of_descriptors(void)
     gy_test_loop_end(&loop);
 }
 
+/* Closed while it waits for better times: nothing is left behind. */
+static void
+closed_while_waiting(void)
+{
+#if GY_FAULTS
+    struct gy_loop loop;
+    struct server server;
+    struct gy_ring_options options = gy_test_options();
+    int client;
+
+    gy_test_need_uring();
+    options.features_off |= GY_FEAT_ACCEPT; /* accept4(2), whose failure can be ordered */
+    CHECK_EQ(gy_loop_init(&loop, &options, gy_ring_uring_create), 0);
+    CHECK_EQ(gy_loop_begin(&loop), 0);
+    server_init(&server, &loop);
+    (void)gy_test_turn(&loop, 0);
+    client = dial(&server);
+    gy_fault_arm(GY_FAULT_SYSCALL, 1, -ENFILE);
+    TURN_UNTIL(&loop, server.failures == 1);
+    gy_fault_arm(GY_FAULT_SYSCALL, 0, 0);
+    CHECK_EQ(server.err, -ENFILE);
+    CHECK(server.retry);
+    CHECK_EQ(loop.timers.count, 1);
+    for (unsigned i = 0; i < 5; i++)
+        (void)gy_test_turn(&loop, 0);
+    CHECK_EQ(server.count, 0);
+    CHECK_EQ(server.failures, 1);
+    server_end(&server);
+    CHECK_EQ(loop.timers.count, 0);
+    close(client);
+    gy_test_loop_end(&loop);
+#else
+    SKIP("needs -Dfault_injection=true");
+#endif
+}
+
 /* What can never accept says so once and is left alone. */
 static void
 not_a_listener(void)
@@ -426,6 +462,7 @@ static const struct gy_test tests[] = {
     GY_TEST(parked_while_quiet),
     GY_TEST(abandoned),
     GY_TEST(out_of_descriptors),
+    GY_TEST(closed_while_waiting),
     GY_TEST(not_a_listener),
     GY_TEST(shared_socket),
     GY_TEST(no_memory_anywhere),

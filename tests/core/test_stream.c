@@ -372,6 +372,7 @@ flood(void)
         CHECK(pattern_is(peer.in, 0, TOTAL));
         CHECK(served > 10);
         CHECK_EQ(peer.stream.policy, GY_RECV_POLL); /* multishot gave way: full buffers */
+        CHECK_EQ(peer.stream.recv_mode, GY_RECV_POLL);
         peer_end(&peer);
         peer_end(&quiet);
     }

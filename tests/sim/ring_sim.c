@@ -13,7 +13,7 @@
 enum {
     SQ_MAX = 8,
     OPS_MAX = 2048,
-    CQ_SPACE = 1 << 14,
+    CQ_SPACE = 1 << 12,
     IOV_MAX_COPIED = 64,
     BUFFERS_MAX = 1024,
     SHOTS_PER_RUN = 8,
@@ -63,6 +63,7 @@ struct sim_ring {
     uint32_t buffer_bytes;
     uint16_t free_buffers[BUFFERS_MAX]; /* a fifo */
     bool buffer_free[BUFFERS_MAX];
+    uint32_t buffer_used[BUFFERS_MAX]; /* bytes that the last receive put there */
     uint32_t free_count;
 };
 
@@ -172,6 +173,10 @@ run_poll(struct sim_ring *sim, struct sim_op *op)
         mask = POLLIN;
     if (mask == 0)
         return true;
+    if (op->multishot && sim_chance(rng_of(sim), sim->world->faults.poll_fails)) {
+        finish_op(sim, op, -ENOMEM, 0);
+        return false;
+    }
     return shoot(sim, op, (int32_t)mask, 0);
 }
 
@@ -200,6 +205,7 @@ run_recv(struct sim_ring *sim, struct sim_op *op)
         }
         sim->free_count--;
         sim->buffer_free[id] = false;
+        sim->buffer_used[id] = (uint32_t)got;
         memmove(sim->free_buffers, sim->free_buffers + 1, sim->free_count * sizeof(uint16_t));
         if (!shoot(sim, op, (int32_t)got,
                    IORING_CQE_F_BUFFER | (uint32_t)id << IORING_CQE_BUFFER_SHIFT))
@@ -584,7 +590,7 @@ sim_buffer_provide(struct gy_ring *ring, uint16_t group, uint16_t id)
         return;
     }
     /* Poison: nobody may look at it any more. */
-    memset(sim->buffers + id * sim->buffer_bytes, 0xdb, sim->buffer_bytes);
+    memset(sim->buffers + id * sim->buffer_bytes, 0xdb, sim->buffer_used[id]);
     sim->buffer_free[id] = true;
     sim->free_buffers[sim->free_count++] = id;
 }

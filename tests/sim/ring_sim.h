@@ -15,6 +15,7 @@ struct sim_faults {         /* in per cent */
     uint32_t no_sqe;        /* sqe() gives none                                     */
     uint32_t interrupt;     /* a wait ends with -EINTR                              */
     uint32_t no_buffers;    /* a receive finds no provided buffer                   */
+    uint32_t poll_fails;    /* a poll ends with -ENOMEM                             */
     uint32_t accept_fails;  /* an accept fails, half of the time for want of descriptors */
 };
 

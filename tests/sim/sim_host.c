@@ -341,6 +341,14 @@ scene_connect(struct scene *scene)
     return adopt(scene, socket);
 }
 
+/* A write may be refused: the host ended it, or a failure is about to be told. */
+static bool
+may_refuse(const struct connection *connection)
+{
+    return connection->shut_called || connection->stream.error != 0 ||
+           (connection->stream.flags & GY_STREAM_BROKEN) != 0;
+}
+
 static void
 write_segment(struct connection *connection)
 {
@@ -362,7 +370,7 @@ write_segment(struct connection *connection)
         return;
     }
     EXPECT(scene, err == -EPIPE);
-    EXPECT(scene, connection->error || connection->shut_called || connection->socket->reset);
+    EXPECT(scene, may_refuse(connection));
     connection->owners--;
     free(owner);
 }
@@ -381,7 +389,7 @@ try_write(struct connection *connection)
     if (taken > 0)
         connection->out_written += (uint64_t)taken;
     else if (taken < 0)
-        EXPECT(scene, connection->error || connection->shut_called || connection->socket->reset);
+        EXPECT(scene, may_refuse(connection));
 }
 
 void

@@ -81,41 +81,45 @@ choose_faults(void)
     faults->end_multishot = sim_below(&scene.rng, 20);
     faults->no_sqe = sim_below(&scene.rng, 10);
     faults->interrupt = sim_below(&scene.rng, 5);
+    faults->poll_fails = sim_chance(&scene.rng, 20) ? 2 : 0;
     faults->no_buffers = sim_below(&scene.rng, 15);
     faults->accept_fails = sim_below(&scene.rng, 20);
 }
 
-/* Everybody stops doing new things; what is open reads and is read. */
+/* Everybody stops doing new things; what is open reads and is read.  `ending`: the remotes also end
+ * their side.  Before that no FIN wakes what a lost edge would have left asleep. */
 static void
-calm_down(void)
+calm_down(bool ending)
 {
     scene.calm = true;
     memset(&scene.world.faults, 0, sizeof(scene.world.faults));
     for (uint32_t i = 0; i < scene.count; i++) {
         struct connection *connection = &scene.connections[i];
-        sim_remote_shutdown(&scene.world.net, connection->socket);
+        if (ending)
+            sim_remote_shutdown(&scene.world.net, connection->socket);
         if (connection->close_called || connection->error)
             continue;
         connection->reading = true;
         gy_stream_resume(&connection->stream);
-        gy_stream_flush(&connection->stream);
     }
 }
 
 static bool
 is_settled(const struct connection *connection)
 {
+    const struct sim_socket *socket = connection->socket;
     if (connection->closed || (connection->error && !connection->close_called))
         return true;
     if (connection->close_called)
         return false;
-    if (!connection->eof) /* a reset that the host was told of by eof() is fine as well */
+    /* A reset may be told by eof() as well, when a send took the error. */
+    if (!connection->eof && (socket->in_fin || socket->reset))
         return false;
     if (connection->lossy)
-        return connection->owners == 0 || connection->socket->reset;
+        return connection->owners == 0 || socket->reset;
     return connection->in_seen == connection->in_sent &&
            connection->out_seen == connection->out_written && connection->owners == 0 &&
-           connection->socket->out_fin == connection->shut_called;
+           socket->out_fin == connection->shut_called;
 }
 
 static bool
@@ -124,26 +128,25 @@ all_settled(void)
     for (uint32_t i = 0; i < scene.count; i++)
         if (!is_settled(&scene.connections[i]))
             return false;
-    if (scene.listener_socket != NULL) {
-        if (scene.listener_open)
-            return scene.listener_socket->backlog_count == 0;
-        return scene.listener_closed;
-    }
-    return true;
+    if (scene.listener_socket == NULL)
+        return true;
+    return scene.listener_open ? scene.listener_socket->backlog_count == 0 : scene.listener_closed;
 }
 
 static void
-settle(void)
+settle(bool ending)
 {
     uint32_t turns = 0;
     uint32_t known = scene.count;
+
+    calm_down(ending);
     while (!all_settled()) {
         EXPECT(&scene, turns++ < CALM_TURNS_MAX);
         scene_drain_remotes(&scene);
         turn();
         if (scene.count > known) { /* accepted meanwhile: it calms down as well */
             known = scene.count;
-            calm_down();
+            calm_down(ending);
         }
     }
 }
@@ -244,8 +247,8 @@ run_seed(uint64_t seed)
     }
     way = sim_below(&scene.rng, 4);
     if (way < 2) {
-        calm_down();
-        settle();
+        settle(false);
+        settle(true);
         end_by_closing();
     } else {
         end_by_abandoning(way == 3);
