@@ -133,6 +133,7 @@ name_memory(struct gy_stream *stream, void **data, size_t *len)
     if (loop->scratch == NULL)
         loop->scratch = gy_alloc(GY_RECV_BYTES_MAX);
     if (loop->scratch == NULL) {
+        memory_unused(stream);
         gy_stream_fail(stream, -ENOMEM);
         return false;
     }

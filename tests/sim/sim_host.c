@@ -90,6 +90,7 @@ host_buffer(struct gy_stream *stream, void **data, size_t *len)
     struct scene *scene = connection->scene;
     enter_upcall(connection);
     EXPECT(scene, connection->reading);
+    EXPECT(scene, !connection->named_open);
     connection->named_len = 0;
     if (!scene->calm && sim_chance(&scene->rng, 3)) {
         gy_stream_pause(stream);
@@ -102,8 +103,19 @@ host_buffer(struct gy_stream *stream, void **data, size_t *len)
         *data = connection->named;
         *len = connection->named_len;
     }
+    connection->named_open = true;
     leave_upcall(connection);
     return true;
+}
+
+static void
+host_unused(struct gy_stream *stream)
+{
+    struct connection *connection = connection_of(stream);
+    enter_upcall(connection);
+    EXPECT(connection->scene, connection->named_open);
+    connection->named_open = false;
+    connection->scene->upcall_depth--;
 }
 
 static void
@@ -118,6 +130,8 @@ host_data(struct gy_stream *stream, void *data, size_t len)
     EXPECT(scene, !connection->close_called);
     EXPECT(scene, len > 0);
     EXPECT(scene, data != connection->named || len <= connection->named_len);
+    if (data == connection->named || connection->stream.recv_mode == GY_RECV_POLL)
+        connection->named_open = false;
     EXPECT(scene, connection->in_seen + len <= connection->in_sent);
     EXPECT(scene, bytes_are(data, len, connection->number, false, connection->in_seen));
     connection->in_seen += len;
@@ -139,6 +153,7 @@ host_eof(struct gy_stream *stream)
     if (!connection->lossy)
         EXPECT(scene, connection->in_seen == connection->in_sent);
     connection->eof = true;
+    connection->named_open = false;
     leave_upcall(connection);
 }
 
@@ -154,6 +169,7 @@ host_error(struct gy_stream *stream, int err)
     EXPECT(scene, connection->socket->reset || err == -ENOMEM);
     EXPECT(scene, connection->owners == 0);
     EXPECT(scene, gy_stream_queued(stream) == 0);
+    EXPECT(scene, !connection->named_open);
     connection->error = true;
     if (sim_chance(&scene->rng, 80))
         scene_close(connection);
@@ -197,6 +213,7 @@ host_detach(struct gy_stream *stream)
     EXPECT(scene, !scene->quiet);
     EXPECT(scene, connection->close_called);
     EXPECT(scene, !connection->detached);
+    EXPECT(scene, !connection->named_open);
     EXPECT(scene, connection->owners == 0 || scene->loop.closed);
     EXPECT(scene, connection->socket->open);
     EXPECT(scene, connection->socket->ops == 0);
@@ -228,6 +245,7 @@ static const struct gy_stream_host host_plain = {
 
 static const struct gy_stream_host host_buffered = {
     .buffer = host_buffer,
+    .unused = host_unused,
     .data = host_data,
     .eof = host_eof,
     .error = host_error,
@@ -430,9 +448,12 @@ act_on(struct connection *connection)
         try_write(connection);
         break;
     case 8:
-    case 9:
         connection->reading = false;
         gy_stream_pause(stream);
+        break;
+    case 9:
+        connection->reading = false;
+        gy_stream_stop_receive(stream);
         break;
     case 10:
     case 11:
