@@ -61,6 +61,19 @@ enum { GY_TEST_PASS = 0, GY_TEST_FAIL = 1, GY_TEST_SKIP = 77, GY_TEST_LIMIT_S = 
         exit(GY_TEST_SKIP);                                                                        \
     } while (0)
 
+/* valgrind runs one thread at a time and takes io_uring_enter for a call that does not block: while
+ * one waits, no other thread runs and no signal is delivered. */
+#define VALGRIND_WAITS_ALONE "valgrind lets nothing else happen during a wait"
+#define VALGRIND_FAKES_LIMITS "valgrind does not pass RLIMIT_NOFILE on to the kernel"
+
+static inline void
+gy_test_skip_under_valgrind(const char *reason)
+{
+    const char *preload = getenv("LD_PRELOAD");
+    if (preload != NULL && strstr(preload, "vgpreload") != NULL)
+        SKIP(reason);
+}
+
 static inline unsigned
 gy_test_open_descriptors(void)
 {

@@ -288,6 +288,7 @@ out_of_descriptors(void)
     int64_t failed_ns;
     uint64_t turns;
 
+    gy_test_skip_under_valgrind(VALGRIND_FAKES_LIMITS);
     gy_test_loop_begin(&loop);
     server_init(&server, &loop);
     for (unsigned i = 0; i < 3; i++) {

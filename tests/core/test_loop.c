@@ -87,7 +87,6 @@ static void
 test_waits(void)
 {
     struct gy_loop loop;
-    struct itimerval interval = {.it_value.tv_usec = 10000};
     int64_t deadline_ns;
     int err;
     gy_test_loop_begin(&loop);
@@ -107,6 +106,16 @@ test_waits(void)
     CHECK_EQ(gy_loop_wait(&loop, -1), 0);
     CHECK_LT(gy_loop_now_ns(&loop), deadline_ns + GY_NS_PER_SECOND);
     gy_loop_finish_wait(&loop);
+    gy_test_loop_end(&loop);
+}
+
+static void
+test_signals_end_a_wait(void)
+{
+    struct gy_loop loop;
+    struct itimerval interval = {.it_value.tv_usec = 10000};
+    gy_test_skip_under_valgrind(VALGRIND_WAITS_ALONE);
+    gy_test_loop_begin(&loop);
     alarm(0);
     CHECK(signal(SIGALRM, ignore_signal) != SIG_ERR);
     for (int i = 0; i < 2; i++) {
@@ -322,6 +331,7 @@ in_forked_child(struct gy_loop *loop, struct watch *watch)
 static void
 test_fork(void)
 {
+    gy_test_skip_under_valgrind("valgrind does not know that the child lacks the ring's memory");
     for (int running = 0; running < 2; running++) {
         struct gy_loop loop;
         struct watch watch;
@@ -537,6 +547,7 @@ test_new_ring_fails(void)
 static const struct gy_test tests[] = {
     GY_TEST(test_poll_timer_wakeup_turn),
     GY_TEST(test_waits),
+    GY_TEST(test_signals_end_a_wait),
     GY_TEST(test_poll_enters_only_when_needed),
     GY_TEST(test_begin_and_close_twice),
     GY_TEST(test_close_while_running),

@@ -233,6 +233,7 @@ test_signals_end_a_wait(void)
     struct gy_ring *ring = ring_enabled(0, 0);
     struct itimerval interval = {.it_value.tv_usec = 10000};
     int fd = eventfd(0, EFD_CLOEXEC);
+    gy_test_skip_under_valgrind(VALGRIND_WAITS_ALONE);
     alarm(0);
     CHECK(signal(SIGALRM, ignore_signal) != SIG_ERR);
     CHECK_EQ(setitimer(ITIMER_REAL, &interval, NULL), 0);

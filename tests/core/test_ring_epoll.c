@@ -511,6 +511,7 @@ test_accept_without_descriptors(void)
     struct rlimit low;
     int listener = listen_here(&address);
     int client = connect_to(&address);
+    gy_test_skip_under_valgrind(VALGRIND_FAKES_LIMITS);
     gy_prep_accept(sqe_for(ring, 1), listener, SOCK_NONBLOCK | SOCK_CLOEXEC, true);
     CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
     low = limit;

@@ -42,6 +42,7 @@ test_threads_hammering(void)
     uint64_t taken = 0;
     uint64_t sleeps = 0;
     uint64_t sent;
+    gy_test_skip_under_valgrind(VALGRIND_WAITS_ALONE);
     gy_test_loop_begin(&loop);
     for (int i = 0; i < PRODUCERS; i++)
         CHECK_EQ(pthread_create(&threads[i], NULL, produce, &inbox), 0);
@@ -118,6 +119,7 @@ test_from_a_signal_handler(void)
     struct gy_loop loop;
     struct itimerval interval = {.it_value.tv_usec = 20000};
     int err;
+    gy_test_skip_under_valgrind(VALGRIND_WAITS_ALONE);
     gy_test_loop_begin(&loop);
     signal_wakeup = &loop.wakeup;
     CHECK(signal(SIGVTALRM, on_signal) != SIG_ERR);
