@@ -4,6 +4,7 @@
 #include "poll.h"
 #include "loop.h"
 #include "prep.h"
+#include "probe.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -19,6 +20,8 @@ gy_poll_init(struct gy_poll *poll, const struct gy_poll_host *host)
     poll->host = host;
     poll->fd = -1;
     poll->mask = 0;
+    poll->found = 0;
+    poll->multishot = false;
     poll->cancelled = false;
 }
 
@@ -29,6 +32,8 @@ gy_poll_start(struct gy_loop *loop, struct gy_poll *poll, int fd, uint32_t mask)
     GY_ASSERT(fd >= 0);
     poll->fd = fd;
     poll->mask = mask;
+    poll->found = 0;
+    poll->multishot = false;
     poll->cancelled = false;
     gy_op_submit(loop, &poll->op);
 }
@@ -51,20 +56,44 @@ gy_poll_prepare(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe
     if (GY_UNLIKELY(poll->cancelled))
         gy_prep_nop(sqe);
     else
-        gy_prep_poll(sqe, poll->fd, poll->mask, false);
+        gy_prep_poll(sqe, poll->fd, poll->mask, poll->multishot);
+}
+
+static bool
+is_answer(const struct gy_poll *poll, int res)
+{
+    uint32_t answers = poll->mask | POLLERR | POLLHUP | POLLNVAL;
+    return res <= 0 || ((uint32_t)res & answers) != 0;
 }
 
 void
 gy_poll_on_event(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev)
 {
     struct gy_poll *poll = container_of(op, struct gy_poll, op);
-    GY_ASSERT(gy_op_is_idle(op)); /* one-shot: every event is terminal */
+    int res = poll->found != 0 ? poll->found : ev->res;
+
+    if (GY_UNLIKELY(!gy_op_is_idle(op))) { /* multishot */
+        if (is_answer(poll, ev->res)) {
+            poll->found = ev->res;
+            (void)gy_op_cancel(loop, op);
+        }
+        return;
+    }
     if (GY_UNLIKELY(loop->quiet)) {
         /* Readiness is a state, not news: asking again in the next run finds it again. */
+        poll->found = 0;
         gy_op_submit(loop, op);
         return;
     }
-    poll->host->ready(poll, poll->cancelled ? -ECANCELED : ev->res);
+    /* The kernel polls for POLLRDHUP unasked, and would report it again at once: a multishot poll
+     * says it once and then waits for the rest. */
+    if (GY_UNLIKELY(!poll->cancelled && !is_answer(poll, res)) &&
+        (loop->features & GY_FEAT_POLL_MULTISHOT) != 0) {
+        poll->multishot = true;
+        gy_op_submit(loop, op);
+        return;
+    }
+    poll->host->ready(poll, poll->cancelled ? -ECANCELED : res);
 }
 
 /* ---- a set of descriptors ---- */

@@ -23,6 +23,8 @@ struct gy_poll {
     const struct gy_poll_host *host;
     int fd;
     uint32_t mask;  /* POLLIN, POLLOUT ... */
+    int found;      /* the multishot poll saw this, and its end is awaited */
+    bool multishot; /* the one-shot poll reported nothing that was asked for */
     bool cancelled; /* the host was promised ready(-ECANCELED) */
 };
 

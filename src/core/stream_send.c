@@ -8,15 +8,18 @@
 #include "stream.h"
 
 #include "prep.h"
+#include "probe.h"
 #include "ring.h"
 #include "stream_impl.h"
 #include "sys.h"
 #include <errno.h>
+#include <sys/poll.h> /* <poll.h> would be ours */
 #include <sys/socket.h>
 
 enum {
     SEND_CALLS_PER_FLUSH = 16, /* a reader on another CPU could keep a flush going for ever */
-    SEND_POOL_MAX = 64
+    SEND_POOL_MAX = 64,
+    POLL_SEND_MASK = POLLOUT | POLLERR | POLLHUP
 };
 
 static void
@@ -103,7 +106,10 @@ gy_stream_prepare_send(struct gy_loop *loop, struct gy_op *op, struct io_uring_s
 
     GY_ASSERT(send != NULL);
     GY_ASSERT(stream->queue.count > 0);
-    GY_UNUSED(loop);
+    if (GY_UNLIKELY((stream->flags & GY_STREAM_SEND_POLL) != 0)) {
+        gy_prep_poll(sqe, stream->fd, POLLOUT, (loop->features & GY_FEAT_POLL_MULTISHOT) != 0);
+        return;
+    }
     send->message = (struct msghdr){.msg_iov = send->iov};
     send->message.msg_iovlen = gy_sendq_iovec(&stream->queue, send->iov, GY_SENDQ_IOV_MAX);
     gy_prep_sendmsg(sqe, stream->fd, &send->message, MSG_WAITALL | MSG_NOSIGNAL);
@@ -162,6 +168,7 @@ send_now(struct gy_stream *stream)
         start_send_op(stream);
         return;
     }
+    stream->flags &= ~(uint32_t)GY_STREAM_SEND_POLL;
     gy_stream_free_send(stream);
     if ((stream->flags & (GY_STREAM_SHUT_WANTED | GY_STREAM_SHUT_DONE)) == GY_STREAM_SHUT_WANTED)
         shutdown_now(stream);
@@ -250,14 +257,36 @@ continue_quietly(struct gy_stream *stream, int res)
     }
 }
 
+/* The kernel does not wait for room in a socket whose peer has shut down its sending half: its polls
+ * always report POLLRDHUP, so a sendmsg SQE ends with EAGAIN after a few hundred microseconds of
+ * burnt CPU (seen on 6.18).  A multishot poll says so once and then reports the room.  Returns what
+ * counts as the result of a send of nothing. */
+static GY_COLD int
+on_send_poll(struct gy_stream *stream, const struct gy_event *ev)
+{
+    if (gy_op_is_idle(&stream->send_op)) {
+        stream->flags &= ~(uint32_t)GY_STREAM_SEND_POLL;
+        return ev->res < 0 ? ev->res : 0;
+    }
+    if (ev->res < 0 || (ev->res & POLL_SEND_MASK) != 0)
+        (void)gy_op_cancel(stream->loop, &stream->send_op);
+    return 0;
+}
+
 void
 gy_stream_on_send(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev)
 {
     struct gy_stream *stream = container_of(op, struct gy_stream, send_op);
+    size_t before = stream->queue.bytes;
     int res = ev->res;
 
-    GY_ASSERT(gy_op_is_idle(op));
     GY_ASSERT((stream->flags & GY_STREAM_CLOSED) == 0);
+    if (GY_UNLIKELY((stream->flags & GY_STREAM_SEND_POLL) != 0))
+        res = on_send_poll(stream, ev);
+    else if (GY_UNLIKELY(res == -EAGAIN))
+        stream->flags |= GY_STREAM_SEND_POLL; /* until the queue is empty or the poll lands */
+    if (!gy_op_is_idle(op))
+        return; /* the poll goes on */
     if (res > 0)
         account(stream, (size_t)res);
     else if (res < 0 && res != -ECANCELED && res != -EINTR && res != -EAGAIN)
@@ -278,6 +307,7 @@ gy_stream_on_send(struct gy_loop *loop, struct gy_op *op, const struct gy_event 
         return;
     }
     send_now(stream);
-    if (res > 0 && gy_stream_alive(stream))
+    /* Not `res > 0`: the op may end with EAGAIN, and send_now() alone empty the queue. */
+    if (stream->queue.bytes < before && gy_stream_alive(stream))
         stream->host->drained(stream);
 }
