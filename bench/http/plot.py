@@ -17,7 +17,7 @@ from report import Run, arms_of, values
 COLOURS = {"asyncio": "#9aa0a6", "uvloop": "#3b78c2", "gyre": "#e07a1f"}
 PANELS = (
     ("requests_per_s", "Thousands of requests per second", "more is better", 1e-3),
-    ("p99_ms", "Latency, 99th percentile (ms)", "less is better", 1),
+    ("p99_ms", "Latency, 99th percentile (ms, logarithmic)", "less is better", 1),
     ("cpu_us_per_request", "Server CPU per request (µs)", "less is better", 1),
 )
 GROUP = 0.8  # of the room of a case, in bars
@@ -67,7 +67,7 @@ def _panel(
     """`unit` turns the samples into what the axis shows."""
     arms = run["arms"]
     width = GROUP / len(arms)
-    top = 0.0
+    low, top = float("inf"), 0.0
     for index, arm in enumerate(arms):
         for group, case in enumerate(cases):
             found = [value * unit for value in values(run, case.name, arm, metric)]
@@ -79,8 +79,13 @@ def _panel(
             axis.bar(x, middle, width * 0.92, color=COLOURS[arm], label=label)
             axis.vlines(x, min(found), max(found), color="#222222", linewidth=1)
             _value(axis, x, max(found), f"{middle:.1f}", arm)
-            top = max(top, max(found))
-    axis.set_ylim(0, top * 1.16 or 1)
+            low, top = min(low, *found), max(top, *found)
+    if metric == "p99_ms":
+        # One slow cell must not flatten the others.
+        axis.set_yscale("log")
+        axis.set_ylim(min(0.5, low * 0.7), top * 2.5)
+    else:
+        axis.set_ylim(0, top * 1.16 or 1)
     axis.set_xticks(range(len(cases)), [_two_lines(case) for case in cases])
     _plain(axis, f"{title}: {hint}")
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -112,7 +117,7 @@ def _system_calls(axis: Axes, run: Run) -> None:
 def _plain(axis: Axes, title: str) -> None:
     axis.set_title(title, loc="left", fontweight="bold")
     axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.tick_params(length=0)
+    axis.tick_params(which="both", length=0)
     axis.set_axisbelow(True)
     axis.grid(axis="y" if axis.get_visible() else "x", color="#e6e6e6")
 

@@ -116,14 +116,18 @@ def _ratios(run: Run, cases: tuple[Case, ...]) -> str | None:
 
 
 def idle_server(run: Run) -> list[str]:
-    """Cells in which the client was the limit, so that the figures say little of the server."""
+    """Cells in which the server was not the limit, so that the figures say little of it."""
     found = []
     for case, arms in run["samples"].items():
-        for arm, cells in arms.items():
-            busy = statistics.median(cell["utilisation"] for cell in cells)
-            if busy < BUSY:
-                found.append(
-                    f"{case}, {arm}: the server had {busy:.0%} of its core; wrk or something else"
-                    " on this machine was the limit"
-                )
+        shares = {
+            arm: statistics.median(cell["utilisation"] for cell in cells)
+            for arm, cells in arms.items()
+            if cells
+        }
+        idle = [f"{arm} {share:.0%}" for arm, share in shares.items() if share < BUSY]
+        if idle:
+            found.append(f"{case}: {', '.join(idle)}")
+    if found:
+        text = "The server did not have its core to itself, or wrk was the limit; its share of it:"
+        found.insert(0, text)
     return found

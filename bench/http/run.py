@@ -187,8 +187,8 @@ def count_calls(
 
 def write(run: report.Run, stem: Path) -> None:
     text = report.table(run, CASES)
-    limits = report.idle_server(run)
-    notes = [f"- {line}" for line in limits]
+    notes = report.idle_server(run)
+    notes[1:] = [f"- {line}" for line in notes[1:]]
     notes += [f"- {name} was left out: {reason}" for name, reason in run["missing"].items()]
     print(text)
     if notes:
