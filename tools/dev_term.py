@@ -100,12 +100,12 @@ def step(
         )
 
 
-def output(argv: Sequence[Arg]) -> str | None:
+def output(argv: Sequence[Arg], env: Mapping[str, str] | None = None) -> str | None:
     """What a short command prints, stripped; None if it fails or does not exist."""
     try:
         done = subprocess.run(
             [str(a) for a in argv],
-            env=environment(),
+            env=environment(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

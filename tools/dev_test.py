@@ -133,8 +133,6 @@ def _tools(version: str) -> Count:
 def _pytest(version: str, kind: str, backend: str, args: Sequence[str]) -> Count:
     env = dev_build.ready(version, ("test",), kind)
     variables = {"GYRE_BACKEND": backend}
-    if kind != "asan" and not _has_backend(env, backend):
-        return Count.missing(f"gyre has no {backend} backend yet")
     if kind == "asan":
         library = output(["gcc", "-print-file-name=libasan.so"])
         if not library or not os.path.isabs(library):
@@ -145,21 +143,23 @@ def _pytest(version: str, kind: str, backend: str, args: Sequence[str]) -> Count
             "PYTHONMALLOC": "malloc",
             "ASAN_OPTIONS": ASAN["ASAN_OPTIONS"] + ":detect_leaks=0",
         }
+    if not _has_backend(env, backend, variables):
+        return Count.missing(f"gyre has no {backend} backend yet")
     return run_pytest(env, args, variables, f"pytest-{version}-{kind}-{backend}")
 
 
-def _has_backend(env: Venv, backend: str) -> bool:
+def _has_backend(env: Venv, backend: str, variables: dict[str, str]) -> bool:
     """A refused io_uring is for the tests to fail on, not a reason to leave them out."""
     ask = f"import gyre; gyre.new_event_loop(backend={backend!r}).close()"
-    return backend == BACKENDS[0] or output([env.python, "-c", ask]) is not None
+    return backend == BACKENDS[0] or output([env.python, "-c", ask], variables) is not None
 
 
 def _refleak(version: str, backend: str) -> Count:
     env = dev_build.ready(version, ("test",), "dbg")
-    if not _has_backend(env, backend):
-        return Count.missing(f"gyre has no {backend} backend yet")
     args = ["-p", "refleak", "--timeout=600", "-k", "not asyncio", "tests/python"]
     variables = {"GYRE_BACKEND": backend, "PYTHONPATH": str(ROOT / "tools")}
+    if not _has_backend(env, backend, variables):
+        return Count.missing(f"gyre has no {backend} backend yet")
     return run_pytest(env, args, variables, f"refleak-{version}-{backend}")
 
 
