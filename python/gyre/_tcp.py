@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import socket
-from asyncio import base_events, constants, futures, sslproto
+from asyncio import base_events, constants, futures
+from asyncio import sslproto as _sslproto
 from typing import Any
 
 from . import _gyre
@@ -16,6 +17,7 @@ __all__ = ["TCPMixin"]
 
 _SockOp = _gyre.SockOp
 _check_ssl_socket: Any = base_events._check_ssl_socket  # type: ignore[attr-defined]
+_SSLProtocol: Any = _sslproto.SSLProtocol
 _HANDSHAKE_TIMEOUT: float = constants.SSL_HANDSHAKE_TIMEOUT
 _SHUTDOWN_TIMEOUT: float = constants.SSL_SHUTDOWN_TIMEOUT
 
@@ -59,7 +61,7 @@ class TCPMixin:
         ssl_shutdown_timeout: float | None = _SHUTDOWN_TIMEOUT,
         context: Any = None,
     ) -> Any:
-        ssl_protocol = sslproto.SSLProtocol(
+        ssl_protocol = _SSLProtocol(
             self,
             protocol,
             sslcontext,
@@ -72,7 +74,7 @@ class TCPMixin:
         self._make_socket_transport(
             rawsock, ssl_protocol, extra=extra, server=server, context=context
         )
-        return ssl_protocol._app_transport  # type: ignore[attr-defined]
+        return ssl_protocol._app_transport
 
     def _accept_tls(
         self, fd: int, is_tcp: bool, protocol_factory: Any, server: Any, tls_args: Any
@@ -84,7 +86,7 @@ class TCPMixin:
             try:
                 protocol = protocol_factory()
                 waiter = self.create_future()
-                ssl_protocol = sslproto.SSLProtocol(
+                ssl_protocol = _SSLProtocol(
                     self,
                     protocol,
                     sslcontext,
@@ -102,7 +104,7 @@ class TCPMixin:
         except BaseException as exc:
             self._report_accept(exc, protocol, None)
         else:
-            transport = ssl_protocol._app_transport  # type: ignore[attr-defined]
+            transport = ssl_protocol._app_transport
             self.create_task(self._handshake(waiter, protocol, transport))
 
     async def _handshake(self, waiter: Any, protocol: Any, transport: Any) -> None:

@@ -104,10 +104,10 @@ static void
 accept_plain(struct gpy_listener *self, PyObject *context, int fd)
 {
     PyObject *protocol = gpy_loop_call(self->loop, context, self->factory, self->factory, NULL, 0);
-    struct gpy_stream_transport *transport = NULL;
-    if (protocol != NULL)
-        transport =
-            gpy_stream_transport_new(self->loop, fd, NULL, protocol, NULL, self->server, context);
+    struct gpy_transport_parts parts = {
+        .fd = fd, .protocol = protocol, .server = self->server, .context = context};
+    struct gpy_stream_transport *transport =
+        protocol ? gpy_stream_transport_new(self->loop, &parts) : NULL;
     if (transport == NULL) {
         (void)close(fd);
         report_failed(self, protocol);
@@ -283,8 +283,9 @@ gpy_loop_make_accepted_transport(struct gpy_loop *loop, PyObject *args)
     PyObject *context = PyContext_CopyCurrent();
     if (context == NULL)
         return NULL;
-    struct gpy_stream_transport *self =
-        gpy_stream_transport_new(loop, fd, NULL, protocol, NULL, server, context);
+    struct gpy_transport_parts parts = {
+        .fd = fd, .protocol = protocol, .server = server, .context = context};
+    struct gpy_stream_transport *self = gpy_stream_transport_new(loop, &parts);
     Py_DECREF(context);
     if (self == NULL)
         return NULL;

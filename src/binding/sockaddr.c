@@ -130,7 +130,7 @@ gpy_sockaddr_parse(int family, PyObject *address, struct sockaddr_storage *out, 
 PyObject *
 gpy_sockaddr_local(int fd)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t len = sizeof(address);
     if (getsockname(fd, (struct sockaddr *)&address, &len) < 0)
         Py_RETURN_NONE;
@@ -140,7 +140,7 @@ gpy_sockaddr_local(int fd)
 PyObject *
 gpy_sockaddr_peer(int fd)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t len = sizeof(address);
     if (getpeername(fd, (struct sockaddr *)&address, &len) == 0)
         return gpy_sockaddr_to_python(&address, len);

@@ -181,8 +181,7 @@ gpy_stream_transport_discard(struct gpy_stream_transport *self)
 }
 
 struct gpy_stream_transport *
-gpy_stream_transport_new(struct gpy_loop *loop, int fd, PyObject *sock, PyObject *protocol,
-                         PyObject *extra, PyObject *server, PyObject *context)
+gpy_stream_transport_new(struct gpy_loop *loop, const struct gpy_transport_parts *parts)
 {
     PyTypeObject *type = loop->state->stream_transport_type;
     struct gpy_stream_transport *self = (struct gpy_stream_transport *)type->tp_alloc(type, 0);
@@ -190,16 +189,16 @@ gpy_stream_transport_new(struct gpy_loop *loop, int fd, PyObject *sock, PyObject
         return NULL;
     self->stream_ended = true; /* until it has begun */
     self->base.ended = true;
-    if (gpy_transport_init(&self->base, &stream_transport_ops, loop, fd, sock, protocol, extra,
-                           server, context) < 0 ||
+    if (gpy_transport_init(&self->base, &stream_transport_ops, loop, parts) < 0 ||
         ops_set_protocol(&self->base) < 0 || gpy_transport_enlist(&self->base) < 0) {
         Py_CLEAR(self->base.server);
         Py_DECREF(self);
         return NULL;
     }
     self->base.member.abandon = member_abandon;
-    gy_stream_init(&self->stream, &loop->core, fd, &gpy_stream_transport_host,
-                   (enum gy_recv_policy)loop->recv_policy);
+    gy_stream_init(&self->stream, &loop->core, parts->fd, &gpy_stream_transport_host,
+                   self->base.kind == GPY_PROTOCOL_BUFFER ? GY_RECV_POLL
+                                                          : (enum gy_recv_policy)loop->recv_policy);
     self->stream_ended = false;
     self->base.ended = false;
     if (attach_server(self) < 0) {
@@ -619,8 +618,13 @@ gpy_loop_make_socket_transport(struct gpy_loop *loop, PyObject *args, PyObject *
     context = context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
     if (context == NULL)
         return NULL;
-    struct gpy_stream_transport *self =
-        gpy_stream_transport_new(loop, fd, sock, protocol, extra, server, context);
+    struct gpy_transport_parts parts = {.fd = fd,
+                                        .sock = sock,
+                                        .protocol = protocol,
+                                        .extra = extra,
+                                        .server = server,
+                                        .context = context};
+    struct gpy_stream_transport *self = gpy_stream_transport_new(loop, &parts);
     Py_DECREF(context);
     if (self == NULL)
         return NULL;

@@ -34,11 +34,11 @@ gpy_stream_transport_of_base(struct gpy_transport *base)
     return container_of(base, struct gpy_stream_transport, base);
 }
 
-/* A transport over fd, which it owns from here on if this succeeds; nothing is scheduled yet.
- * sock, extra, server may be NULL or None; `context` is where its callbacks run. */
-struct gpy_stream_transport *gpy_stream_transport_new(struct gpy_loop *loop, int fd, PyObject *sock,
-                                                      PyObject *protocol, PyObject *extra,
-                                                      PyObject *server, PyObject *context);
+/* A transport over parts->fd, which it owns from here on if this succeeds; nothing is scheduled
+ * yet.
+ */
+struct gpy_stream_transport *gpy_stream_transport_new(struct gpy_loop *loop,
+                                                      const struct gpy_transport_parts *parts);
 /* Schedules connection_made(), then the start of reading and the result of `waiter` (NULL: none).
  * 0 or -1. */
 int gpy_stream_transport_start(struct gpy_stream_transport *self, PyObject *waiter);

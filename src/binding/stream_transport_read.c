@@ -44,7 +44,7 @@ view_buffer(struct gpy_stream_transport *self, bool feeding, void **data, size_t
     }
     /* get_buffer() may have paused, closed or put another protocol in place. */
     bool stopped = base->conn_lost || base->closing || (base->paused && !feeding);
-    if (GY_UNLIKELY(stopped || base->kind != GPY_PROTOCOL_BUFFER)) {
+    if (GY_UNLIKELY(stopped || base->kind != GPY_PROTOCOL_BUFFER || self->view == NULL)) {
         Py_DECREF(buffer);
         return !stopped;
     }

@@ -24,26 +24,25 @@ none_is_null(PyObject *object)
 
 int
 gpy_transport_init(struct gpy_transport *self, const struct gpy_transport_ops *ops,
-                   struct gpy_loop *loop, int fd, PyObject *sock, PyObject *protocol,
-                   PyObject *extra, PyObject *server, PyObject *context)
+                   struct gpy_loop *loop, const struct gpy_transport_parts *parts)
 {
     self->ops = ops;
     self->state = loop->state;
     self->loop = (struct gpy_loop *)Py_NewRef((PyObject *)loop);
     gy_list_init(&self->member.link);
-    self->protocol = Py_NewRef(protocol);
-    self->context = Py_NewRef(context);
-    self->server = none_is_null(server);
-    self->extra = none_is_null(extra);
-    self->fd = fd;
+    self->protocol = Py_NewRef(parts->protocol);
+    self->context = Py_NewRef(parts->context);
+    self->server = none_is_null(parts->server);
+    self->extra = none_is_null(parts->extra);
+    self->fd = parts->fd;
     self->high_water = DEFAULT_HIGH_WATER;
     self->low_water = DEFAULT_LOW_WATER;
-    int kind = gpy_protocol_kind_of(self->state, protocol);
+    int kind = gpy_protocol_kind_of(self->state, parts->protocol);
     if (kind < 0)
         return -1;
     self->kind = (uint8_t)kind;
-    if (sock != NULL)
-        gpy_transport_hold_sock(self, sock);
+    if (parts->sock != NULL)
+        gpy_transport_hold_sock(self, parts->sock);
     return 0;
 }
 

@@ -68,11 +68,20 @@ gpy_transport_of_member(struct gpy_loop_member *member)
     return container_of(member, struct gpy_transport, member);
 }
 
-/* Sets the fields; server, sock, extra may be NULL or None.  The object is zeroed.
- * Takes new references.  0 or -1 (the object can be deallocated). */
+/* What a transport is made of; borrowed. */
+struct gpy_transport_parts {
+    int fd;
+    PyObject *sock; /* the socket object over fd, or NULL */
+    PyObject *protocol;
+    PyObject *extra;   /* a dict, or NULL or None */
+    PyObject *server;  /* or NULL or None         */
+    PyObject *context; /* in which callbacks run  */
+};
+
+/* Sets the fields of a zeroed object; takes new references.  0 or -1 (the object can be
+ * deallocated). */
 int gpy_transport_init(struct gpy_transport *self, const struct gpy_transport_ops *ops,
-                       struct gpy_loop *loop, int fd, PyObject *sock, PyObject *protocol,
-                       PyObject *extra, PyObject *server, PyObject *context);
+                       struct gpy_loop *loop, const struct gpy_transport_parts *parts);
 int gpy_transport_traverse(struct gpy_transport *self, visitproc visit, void *arg);
 void gpy_transport_clear(struct gpy_transport *self);
 

@@ -12,6 +12,7 @@
 #include "stream_impl.h"
 #include "sys.h"
 #include "trace.h"
+#include <errno.h>
 
 void
 gy_stream_init(struct gy_stream *stream, struct gy_loop *loop, int fd,
@@ -54,6 +55,9 @@ gy_stream_fail(struct gy_stream *stream, int err)
     GY_ASSERT(err < 0);
     if (!gy_stream_alive(stream))
         return;
+    /* A receive took the socket's error while the host was not reading: it is the reason. */
+    if (err == -EPIPE && stream->end < 0)
+        err = stream->end;
     stream->error = err;
     /* The queue can be dropped only when the kernel has let go of it: otherwise on_send goes on. */
     if (gy_op_cancel(stream->loop, &stream->send_op))

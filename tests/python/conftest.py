@@ -19,6 +19,7 @@ import time
 import traceback
 
 import pytest
+import tcp_tools
 
 LOOPS = ("asyncio", "gyre")
 
@@ -236,3 +237,26 @@ def pair():
     yield left, right
     left.close()
     right.close()
+
+
+@pytest.fixture
+def peer():
+    """A place for the peers of a test, which are closed at its end."""
+    socks = []
+    yield socks
+    for sock in socks:
+        sock.close()
+
+
+@pytest.fixture
+def connect(loop, peer):
+    """Makes (transport, protocol, peer's socket)."""
+
+    async def make(protocol=None):
+        ours, theirs = tcp_tools.pair()
+        peer.append(theirs)
+        protocol = tcp_tools.Quiet(loop) if protocol is None else protocol
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
+        return transport, protocol, theirs
+
+    return make

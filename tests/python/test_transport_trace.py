@@ -175,8 +175,8 @@ class Script:
         await self.settle(3)
 
 
-def run(kind, scenario):
-    loop = make_loop(kind)
+def run(kind, scenario, **options):
+    loop = make_loop(kind, **options)
     try:
         script = Script(loop)
 
@@ -192,13 +192,25 @@ def run(kind, scenario):
         loop.close()
 
 
-def compare(scenario, forgive=None):
+# The ways in which gyre receives.
+VARIANTS = {
+    "poll": {"receive": "poll"},
+    "multishot": {"receive": "multishot"},
+}
+expectations = {}
+
+
+@pytest.fixture(params=VARIANTS)
+def options(request):
+    return VARIANTS[request.param]
+
+
+def compare(key, scenario, options, forgive=None):
     """forgive: an event of asyncio's that is a mistake of its own."""
-    expected = [event for event in run("asyncio", scenario) if event != forgive]
-    assert expected, "the scenario did nothing"
-    found = run("gyre", scenario)
-    assert found == expected
-    return expected
+    if key not in expectations:
+        expectations[key] = [event for event in run("asyncio", scenario) if event != forgive]
+    assert expectations[key], "the scenario did nothing"
+    assert run("gyre", scenario, **options) == expectations[key]
 
 
 SCENARIOS = []
@@ -210,8 +222,8 @@ def scenario(function):
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda f: f.__name__)
-def test_scenario(scenario):
-    compare(scenario)
+def test_scenario(scenario, options):
+    compare(scenario, scenario, options)
 
 
 # ---- ends
@@ -682,7 +694,7 @@ BAD_BUFFERS = {
 
 
 @pytest.mark.parametrize("bad", BAD_BUFFERS)
-def test_get_buffer(bad):
+def test_get_buffer(bad, options):
     async def scenario(s):
         await s.open({"get_buffer": BAD_BUFFERS[bad]}, BufferedTracer)
         s.peer.sendall(b"abc")
@@ -697,11 +709,11 @@ def test_get_buffer(bad):
 
     if bad in ("closes", "aborts", "pauses"):
         # asyncio goes on reading although it was told to stop; we do not.
-        events = run("gyre", scenario)
+        events = run("gyre", scenario, **options)
         assert ("connection_lost", "NoneType", None) in events
         assert (("data", 3) in events) == (bad == "pauses")
     else:
-        compare(scenario)
+        compare(("get_buffer", bad), scenario, options)
 
 
 # ---- closing, aborting, failing in each callback
@@ -738,7 +750,7 @@ ACTIONS = {
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("callback", CALLBACKS)
-def test_action_in_callback(callback, action):
+def test_action_in_callback(callback, action, options):
     async def scenario(s):
         await s.open({callback: ACTIONS[action]})
         await s.settle()
@@ -763,4 +775,5 @@ def test_action_in_callback(callback, action):
 
     # asyncio's write handler goes on with a transport that resume_writing() has closed.
     stumble = ("handler", "Exception in callback", "AttributeError", "exception", "message")
-    compare(scenario, forgive=stumble if callback == "resume_writing" else None)
+    forgive = stumble if callback == "resume_writing" else None
+    compare((callback, action), scenario, options, forgive)

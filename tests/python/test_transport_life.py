@@ -1,0 +1,330 @@
+"""Life and death of stream transports on both loops: references, runs, descriptors."""
+
+import asyncio
+import gc
+import os
+import socket
+import threading
+import warnings
+import weakref
+
+import pytest
+from tcp_tools import LIMIT, Quiet, closed, drive, pair, read_all, spin
+
+# ---- life and death
+
+
+def test_dropped_while_it_waits(loop, connect):
+    """The loop keeps a transport that reads; the user need not."""
+
+    async def main():
+        transport, protocol, theirs = await connect()
+        protocol.transport = None
+        alive = weakref.ref(transport)
+        del transport
+        gc.collect()
+        assert alive() is not None
+        theirs.sendall(b"still here")
+        while not protocol.received:
+            await asyncio.sleep(0)
+        theirs.close()
+        await protocol.lost
+        await spin()
+        gc.collect()
+        assert alive() is None
+
+    drive(loop, main())
+
+
+def test_unclosed_transport_warns(new_loop, peer):
+    loop = new_loop()
+    ours, theirs = pair()
+    peer.append(theirs)
+    protocol = Quiet(loop)
+    loop.run_until_complete(loop.connect_accepted_socket(lambda p=protocol: p, ours))
+    del ours
+    loop.close()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del protocol
+        gc.collect()
+    assert [w for w in caught if str(w.message).startswith("unclosed transport <")]
+    assert {w.category for w in caught} == {ResourceWarning}
+    assert theirs.recv(1) == b""
+
+
+def test_loop_closed_with_open_transports(new_loop, peer):
+    """Whatever state they are in: descriptors are closed, nothing is called."""
+    loop = new_loop()
+    protocols = []
+
+    async def main():
+        for i in range(6):
+            ours, theirs = pair()
+            peer.append(theirs)
+            protocol = Quiet(loop)
+            protocols.append(protocol)
+            transport, _ = await loop.connect_accepted_socket(lambda p=protocol: p, ours)
+            if i == 1:
+                transport.pause_reading()
+            if i == 2:
+                transport.write(b"x" * 8_000_000)
+            if i == 3:
+                transport.write(b"x" * 8_000_000)
+                transport.close()
+            if i == 4:
+                transport.close()
+            if i == 5:
+                transport.abort()
+
+    loop.run_until_complete(main())
+    loop.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        transports = [protocol.transport for protocol in protocols]
+        for transport in transports:
+            repr(transport)
+            transport.get_extra_info("peername")
+            transport.get_write_buffer_size()
+            transport.is_closing()
+        if type(transports[0]).__module__.startswith("gyre"):
+            transports[0].write(b"nobody hears it")
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            transports[0].close()
+        del transport, transports, protocols[:]
+        gc.collect()
+    for theirs in peer:
+        try:
+            read_all(theirs)
+        except ConnectionResetError:
+            pass
+
+
+@pytest.mark.only("gyre")
+def test_loop_collected_with_open_transports(peer):
+    import gyre
+
+    loop = gyre.Loop()
+    ours, theirs = pair()
+    peer.append(theirs)
+    protocol = Quiet(loop)
+    loop.run_until_complete(loop.connect_accepted_socket(lambda p=protocol: p, ours))
+    alive = weakref.ref(loop), weakref.ref(protocol.transport)
+    del ours
+    with pytest.warns(ResourceWarning):
+        del loop, protocol
+        gc.collect()
+    gc.collect()
+    assert [ref() for ref in alive] == [None, None]
+    assert theirs.recv(1) == b""
+
+
+def test_second_run_in_another_thread(loop, connect):
+    transport, protocol, theirs = drive(loop, connect())
+    theirs.sendall(b"between the runs")
+
+    async def wait():
+        while not protocol.received:
+            await asyncio.sleep(0.001)
+        transport.write(b"answer")
+
+    thread = threading.Thread(target=drive, args=(loop, wait()))
+    thread.start()
+    thread.join()
+    assert protocol.received == b"between the runs"
+    assert theirs.recv(100) == b"answer"
+    drive(loop, closed(transport, protocol))
+
+
+def test_many_runs(loop, connect):
+    transport, protocol, theirs = drive(loop, connect())
+    for i in range(50):
+        theirs.sendall(b"x")
+
+        async def wait(count=i + 1):
+            while len(protocol.received) < count:
+                await asyncio.sleep(0)
+
+        drive(loop, wait())
+    drive(loop, closed(transport, protocol))
+
+
+def test_churn_leaks_nothing(loop, kind):
+    """Many short connections: objects, descriptors and operations come back."""
+
+    async def one(address):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"ping\n")
+        assert await reader.readline() == b"ping\n"
+        writer.close()
+        await writer.wait_closed()
+
+    async def handle(reader, writer):
+        writer.write(await reader.readline())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def main():
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        counts = []
+        for _ in range(4):
+            for _ in range(5):
+                await asyncio.gather(*(one(address) for _ in range(20)))
+            await asyncio.sleep(0.01)
+            gc.collect()
+            counts.append((len(gc.get_objects()), len(os.listdir("/proc/self/fd"))))
+        server.close()
+        await server.wait_closed()
+        await spin()
+        if kind == "gyre":
+            stats = loop.stats()
+            assert stats["live"] <= 1, stats  # nothing but the loop's own
+            assert stats["buffers_leased"] == 0
+        return counts
+
+    counts = drive(loop, main())
+    assert abs(counts[-1][0] - counts[1][0]) < 100, counts
+    assert counts[-1][1] == counts[1][1], counts
+
+
+# ---- the user closes what is ours
+
+
+@pytest.mark.only("gyre")
+@pytest.mark.parametrize("how", ["close", "abort", "peer"])
+@pytest.mark.parametrize("busy", [False, True])
+def test_descriptor_closed_under_us(loop, connect, busy, how):
+    """No crash, and whoever has the number next keeps it."""
+
+    async def main():
+        transport, protocol, theirs = await connect()
+        if busy:
+            transport.write(b"x" * 8_000_000)
+            await spin()
+        fd = transport.get_extra_info("socket").fileno()
+        os.close(fd)
+        strangers = socket.socketpair()
+        assert fd in [stranger.fileno() for stranger in strangers]
+        if how == "peer":
+            theirs.close()  # the kernel still holds our socket for the operation in flight
+            await spin()
+            for stranger in strangers:
+                stranger.setblocking(False)
+            if not protocol.lost.done():
+                transport.abort()
+        else:
+            getattr(transport, how)()
+            if busy and how == "close":
+                transport.abort()
+        await protocol.lost
+        await spin()
+        strangers[0].send(b"unharmed")
+        assert strangers[1].recv(100) == b"unharmed"
+        for stranger in strangers:
+            stranger.close()
+
+    drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+def test_number_of_a_closed_descriptor_comes_back(loop, connect):
+    async def main():
+        transport, protocol, theirs = await connect()
+        fd = transport.get_extra_info("socket").fileno()
+        os.close(fd)
+        ours, theirs2 = pair()
+        for sock in (ours, theirs2):
+            if sock.fileno() == fd:
+                break
+        else:
+            pytest.fail("the number did not come back")
+        protocol2 = Quiet(loop)
+        transport2, _ = await loop.connect_accepted_socket(lambda: protocol2, sock)
+        exc = await protocol.lost  # the older one has lost its descriptor, and knows
+        assert isinstance(exc, OSError)
+        other = theirs2 if sock is ours else ours
+        other.sendall(b"for the new one")
+        while not protocol2.received:
+            await asyncio.sleep(0)
+        transport2.write(b"answer")
+        await asyncio.sleep(0)
+        other.settimeout(LIMIT)
+        assert other.recv(100) == b"answer"
+        await closed(transport2, protocol2)
+        other.close()
+
+    drive(loop, main())
+
+
+def test_socket_object_closed_under_us(loop, peer):
+    """The sock= of the user's: asyncio meets EBADF, we too, and never the number's next owner."""
+
+    async def main():
+        ours, theirs = pair()
+        peer.append(theirs)
+        protocol = Quiet(loop)
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
+        fd = ours.fileno()
+        ours.close()
+        stranger, other_end = socket.socketpair()
+        assert fd in (stranger.fileno(), other_end.fileno())
+        transport.write(b"x" * 100)
+        await asyncio.sleep(0)
+        stranger.setblocking(False)
+        other_end.setblocking(False)
+        for sock in (stranger, other_end):
+            with pytest.raises(BlockingIOError):
+                sock.recv(100)
+        exc = await protocol.lost
+        assert isinstance(exc, OSError)
+        await spin()
+        stranger.send(b"unharmed")
+        assert other_end.recv(100) == b"unharmed"
+        stranger.close()
+        other_end.close()
+
+    drive(loop, main())
+
+
+def test_users_socket_is_detached_at_the_end(loop, peer):
+    async def main():
+        ours, theirs = pair()
+        peer.append(theirs)
+        protocol = Quiet(loop)
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
+        assert ours.getpeername() == theirs.getsockname()
+        assert ours.fileno() >= 0
+        await closed(transport, protocol)
+        assert ours.fileno() == -1
+
+    drive(loop, main())
+
+
+def test_descriptor_of_a_transport_is_not_for_readers(loop, connect):
+    async def main():
+        transport, protocol, _ = await connect()
+        sock = transport.get_extra_info("socket")
+        for call in (loop.add_reader, loop.add_writer):
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                call(sock, print)
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                call(sock.fileno(), print)
+        for call in (loop.remove_reader, loop.remove_writer):
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                call(sock)
+        await closed(transport, protocol)
+
+    drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+def test_one_descriptor_has_one_transport(loop, connect):
+    async def main():
+        transport, protocol, _ = await connect()
+        with pytest.raises(RuntimeError, match="is used by transport"):
+            await loop.connect_accepted_socket(lambda: Quiet(loop), transport._sock)
+        await closed(transport, protocol)
+
+    drive(loop, main())
