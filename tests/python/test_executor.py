@@ -113,7 +113,8 @@ def test_shutdown_waits_for_the_work(loop):
     loop.run_until_complete(main())
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="new in 3.12")
+# New in 3.12, where it first waited for the executor and then for the timeout.
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="works since 3.13")
 def test_shutdown_with_a_timeout(loop):
     release = threading.Event()
 

@@ -227,8 +227,12 @@ class TestNesting:
     def test_run_in_a_second_thread_while_running(self, loop):
         errors = []
 
+        calls = [loop.run_forever, lambda: loop.run_until_complete(future)]
+        if sys.version_info[:3] == (3, 13, 0) and isinstance(loop, asyncio.SelectorEventLoop):
+            del calls[1]  # the first error made this release forget that the loop runs
+
         def second():
-            for call in (loop.run_forever, lambda: loop.run_until_complete(future)):
+            for call in calls:
                 try:
                     call()
                 except RuntimeError as exc:
@@ -240,8 +244,7 @@ class TestNesting:
         loop.call_soon(thread.start)
         loop.run_forever()
         thread.join()
-        # 3.13.0 forgets that the loop runs after the first error; later ones do not.
-        assert errors[0] == "This event loop is already running"
+        assert errors == ["This event loop is already running"] * len(calls)
 
 
 class TestWayOut:

@@ -128,10 +128,10 @@ class TestTypes:
         for name, member in inspect.getmembers(asyncio.SelectorEventLoop, inspect.isfunction):
             if name.startswith("_"):
                 continue
-            try:
-                ours = inspect.signature(getattr(gyre.Loop, name))
-            except ValueError:
+            ours = getattr(gyre.Loop, name)
+            if not inspect.isfunction(ours):
                 continue  # C: the other tests call it
+            ours = inspect.signature(ours)
             theirs = inspect.signature(member)
             if list(ours.parameters) != list(theirs.parameters):
                 different[name] = (str(ours), str(theirs))
@@ -488,6 +488,8 @@ class TestStubs:
                 if not isinstance(definition, (ast.FunctionDef, ast.AsyncFunctionDef)):
                     continue
                 runtime = inspect.getattr_static(getattr(_gyre, name), method)
+                if not getattr(runtime, "__text_signature__", None):
+                    continue
                 try:
                     signature = inspect.signature(runtime)
                 except (TypeError, ValueError):
@@ -496,7 +498,8 @@ class TestStubs:
                 stubbed = [a.arg for a in args.posonlyargs + args.args + args.kwonlyargs]
                 kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
                 real = [p.name for p in signature.parameters.values() if p.kind not in kinds]
-                if runtime.__class__.__name__ != "wrapper_descriptor":
+                made_up = "object" in real  # inspect's guess for a method of one argument
+                if runtime.__class__.__name__ != "wrapper_descriptor" and not made_up:
                     assert stubbed == real, (name, method)
 
     def test_private_members_in_the_stub_exist(self, stub):
