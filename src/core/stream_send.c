@@ -257,10 +257,10 @@ continue_quietly(struct gy_stream *stream, int res)
     }
 }
 
-/* The kernel does not wait for room in a socket whose peer has shut down its sending half: its polls
- * always report POLLRDHUP, so a sendmsg SQE ends with EAGAIN after a few hundred microseconds of
- * burnt CPU (seen on 6.18).  A multishot poll says so once and then reports the room.  Returns what
- * counts as the result of a send of nothing. */
+/* The kernel does not wait for room in a socket whose peer has shut down its sending half: its
+ * polls always report POLLRDHUP, so a sendmsg SQE ends with EAGAIN after a few hundred microseconds
+ * of burnt CPU (seen on 6.18).  A multishot poll says so once and then reports the room.  Returns
+ * what counts as the result of a send of nothing. */
 static GY_COLD int
 on_send_poll(struct gy_stream *stream, const struct gy_event *ev)
 {
