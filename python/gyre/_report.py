@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from asyncio import base_events, format_helpers
-from asyncio.log import logger
 from typing import Any
 
 __all__ = ["callback_failed", "slow_callback"]
@@ -41,4 +40,6 @@ def slow_callback(what: Any, seconds: float) -> None:
         text = base_events._format_handle(what)  # type: ignore[attr-defined]
     else:
         text = repr(what)
+    # By its name in base_events: a program that replaces it there gets these lines too.
+    logger = base_events.logger  # type: ignore[attr-defined]
     logger.warning("Executing %s took %.3f seconds", text, seconds)

@@ -28,17 +28,16 @@ def _deliver(loop_ref: weakref.ref[SignalMixin], signum: int, frame: FrameType |
         loop._handle_signal(signum)
 
 
-def _check_signal(sig: object) -> None:
-    if not isinstance(sig, int):
-        raise TypeError(f"sig must be an int, not {sig!r}")
-    if sig not in signal.valid_signals():
-        raise ValueError(f"invalid signal number {sig}")
-
-
 class SignalMixin(asyncio.BaseEventLoop):
     """The signal methods of gyre.Loop."""
 
     _signal_handlers: dict[int, asyncio.Handle]
+
+    def _check_signal(self, sig: object) -> None:
+        if not isinstance(sig, int):
+            raise TypeError(f"sig must be an int, not {sig!r}")
+        if sig not in signal.valid_signals():
+            raise ValueError(f"invalid signal number {sig}")
 
     def add_signal_handler(  # type: ignore[override]  # runs, and is checked as, any callable
         self, sig: int, callback: Callable[..., object], *args: Any
@@ -50,7 +49,7 @@ class SignalMixin(asyncio.BaseEventLoop):
         """
         if inspect.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
-        _check_signal(sig)
+        self._check_signal(sig)
         self._check_closed()  # type: ignore[attr-defined]
         handle = asyncio.Handle(callback, args, self, None)
         previous = self._signal_handlers.get(sig)
@@ -71,7 +70,7 @@ class SignalMixin(asyncio.BaseEventLoop):
 
     def remove_signal_handler(self, sig: int) -> bool:
         """Restore the default handler.  True if there was a handler of this loop's."""
-        _check_signal(sig)
+        self._check_signal(sig)
         if self._signal_handlers.pop(sig, None) is None:
             return False
         default = signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL

@@ -20,6 +20,8 @@ from ._tcp import TCPMixin
 
 __all__ = ["Loop", "new_event_loop"]
 
+# Bound here: the names in asyncio may be replaced by the program, as tests/conformance does.
+_Base = asyncio.BaseEventLoop
 _Unix: Any = unix_events._UnixSelectorEventLoop
 _Selector: Any = selector_events.BaseSelectorEventLoop
 
@@ -55,6 +57,23 @@ def _is_numeric(host: Any, port: Any) -> bool:
     return False
 
 
+class _DatagramTransport(selector_events._SelectorDatagramTransport):  # type: ignore[name-defined,misc]
+    """asyncio's own, whose repr asks the loop's selector."""
+
+    def __repr__(self) -> str:
+        info = [type(self).__name__.lstrip("_")]
+        if self._sock is None:
+            info.append("closed")
+        elif self._closing:
+            info.append("closing")
+        info.append(f"fd={self._sock_fd}")
+        if self._loop is not None and not self._loop.is_closed():
+            info.append("read=idle" if self._closing else "read=polling")
+            state = "polling" if self._buffer else "idle"
+            info.append(f"write=<{state}, bufsize={self.get_write_buffer_size()}>")
+        return f"<{' '.join(info)}>"
+
+
 class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseEventLoop):
     """An asyncio event loop on io_uring.
 
@@ -71,7 +90,7 @@ class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseE
         # Python transports (pipes, datagrams) by descriptor, as asyncio's own code keeps them.
         self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         _gyre.LoopCore.__init__(self, backend=backend, receive=receive)
-        asyncio.BaseEventLoop.__init__(self)
+        _Base.__init__(self)
 
     def close(self) -> None:
         """Close the loop.  Pending callbacks are dropped, open transports' descriptors closed."""
@@ -100,6 +119,17 @@ class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseE
         if not self.is_running():
             self.close()
 
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: Any,
+        address: Any = None,
+        waiter: Any = None,
+        extra: Any = None,
+    ) -> Any:
+        self._ensure_fd_no_transport(sock)
+        return _DatagramTransport(self, sock, protocol, address, waiter, extra)
+
     async def getaddrinfo(
         self,
         host: Any,
@@ -124,7 +154,6 @@ class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseE
     create_unix_server = _Unix.create_unix_server
     _make_read_pipe_transport = _Unix._make_read_pipe_transport
     _make_write_pipe_transport = _Unix._make_write_pipe_transport
-    _make_datagram_transport = _Selector._make_datagram_transport
     sock_recvfrom = _Selector.sock_recvfrom
     sock_recvfrom_into = _Selector.sock_recvfrom_into
     sock_sendto = _Selector.sock_sendto
