@@ -2,19 +2,22 @@
 
 child.py SUITE REPORT [-k PATTERN]
 
-Writes {test name: [outcome, detail]} as JSON; the outcome is passed, failed or skipped.
+Writes one line of JSON per event: [test name, outcome, detail, seconds]; the outcome is started,
+passed, failed or skipped, and the last one of a test counts.  A last line [null, ...] says that
+all of the suite has run: a child that dies leaves what it knows.
 """
 
 import faulthandler
 import importlib
 import json
 import sys
+import time
 import unittest
 
 import exclusions
 import run
 
-STALL_SECONDS = 240.0
+STALL_SECONDS = 60.0  # for one test; then the process shows its stacks and ends
 
 
 def name_of(test, suite):
@@ -26,19 +29,29 @@ def name_of(test, suite):
 class Outcomes(unittest.TestResult):
     """Outcomes by test name; a test with a failing subtest has failed."""
 
-    def __init__(self, suite):
+    def __init__(self, suite, report):
         super().__init__()
         self.suite = suite
-        self.by_name = {}
+        self.report = report
+        self.failed = set()
+        self.started = time.monotonic()
+
+    def write(self, name, outcome, detail=""):
+        seconds = round(time.monotonic() - self.started, 3)
+        print(json.dumps([name, outcome, detail, seconds]), file=self.report, flush=True)
 
     def note(self, test, outcome, detail=""):
         name = name_of(test, self.suite)
-        if self.by_name.get(name, ("",))[0] != "failed":
-            self.by_name[name] = (outcome, detail)
+        if name not in self.failed:
+            self.write(name, outcome, detail)
+        if outcome == "failed":
+            self.failed.add(name)
 
     def startTest(self, test):
         super().startTest(test)
-        print("start", test.id(), flush=True)
+        faulthandler.dump_traceback_later(STALL_SECONDS, exit=True)
+        self.started = time.monotonic()
+        self.write(name_of(test, self.suite), "started")
 
     def addSuccess(self, test):
         self.note(test, "passed")
@@ -78,17 +91,17 @@ def main(suite, report, *rest):
     tests = unittest.defaultTestLoader.loadTestsFromModule(
         importlib.import_module(f"test.test_asyncio.{run.module_of(suite)}")
     )
-    chosen, left_out = unittest.TestSuite(), {}
-    for test in flatten(tests):
-        name = name_of(test, suite)
-        if name in not_run:
-            left_out[name] = ("skipped", "listed with ! in exclusions/")
-        elif pattern in name:
-            chosen.addTest(test)
-    outcomes = Outcomes(suite)
-    chosen.run(outcomes)
     with open(report, "w", encoding="utf-8") as file:
-        json.dump({**left_out, **outcomes.by_name}, file)
+        outcomes = Outcomes(suite, file)
+        chosen = unittest.TestSuite()
+        for test in flatten(tests):
+            name = name_of(test, suite)
+            if exclusions.is_skipped(name, not_run) and not run.STDLIB:
+                outcomes.write(name, "skipped", "listed with ! in exclusions/")
+            elif pattern in name:
+                chosen.addTest(test)
+        chosen.run(outcomes)
+        outcomes.write(None, "passed")
 
 
 if __name__ == "__main__":
