@@ -17,6 +17,7 @@
 #define GPY_TASK_HAS_GET_CONTEXT 1
 #define GPY_TASK_NAME_MAY_BE_INT 1 /* n stands for Task-n                                   */
 #define GPY_GET_EVENT_LOOP "get_event_loop" /* in asyncio.events: what Future(loop=None) asks   */
+#define GPY_ASYNCIO_TASK_SET "_scheduled_tasks" /* before 3.14: the WeakSet of all tasks */
 #else
 #define GPY_HAS_EAGER_TASKS 0
 #define GPY_ASYNCIO_TYPES_ARE_HEAP 0
@@ -24,6 +25,7 @@
 #define GPY_TASK_HAS_GET_CONTEXT 0
 #define GPY_TASK_NAME_MAY_BE_INT 0
 #define GPY_GET_EVENT_LOOP "_get_event_loop"
+#define GPY_ASYNCIO_TASK_SET "_all_tasks"
 #endif
 
 /* loop.create_task(eager_start=): 3.14, and 3.13.3 by the same change. */

@@ -125,11 +125,19 @@ struct gpy_base_slots {
     destructor tp_dealloc;
 };
 
+/* A node of a circular list of tasks; as asyncio's own from 3.14 on lays it out. */
+struct gpy_task_node {
+    struct gpy_task_node *next; /* NULL: in no list */
+    struct gpy_task_node *prev;
+};
+
 struct gpy_state {
     struct gpy_base_slots base_future;
     struct gpy_base_slots base_task;
     uint64_t *task_names; /* the n of the last Task-n: asyncio's counter, or the next field */
     uint64_t own_task_names;
+    struct gpy_task_node live_tasks; /* head: registered and not done, before 3.14             */
+    bool lists_tasks;                /* asyncio's set looks there; false: tasks are added to it */
 #define X(field) PyTypeObject *field;
     GPY_TYPES(X)
 #undef X

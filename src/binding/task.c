@@ -194,6 +194,7 @@ static void
 task_tp_finalize(PyObject *self)
 {
     struct gpy_task *task = gpy_task_of(self);
+    gpy_registry_forget(task); /* whoever keeps it from now on: no loop will step it again */
     if (task->fut.module->str_message == NULL) /* the module is being torn down */
         return;
     if (!task->fut.log_tb && !destroyed_pending(task))
@@ -226,6 +227,7 @@ static int
 task_tp_clear(PyObject *self)
 {
     struct gpy_task *task = gpy_task_of(self);
+    gpy_registry_forget(task);
     task_clear(task);
     return task->fut.module->base_task.tp_clear(self);
 }
@@ -241,7 +243,9 @@ task_tp_dealloc(PyObject *self)
         PyObject_CallFinalizerFromDealloc(self) < 0)
         return;
     PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, task_tp_dealloc) task_clear(task);
+    gpy_registry_forget(task);
+    Py_TRASHCAN_BEGIN(self, task_tp_dealloc);
+    task_clear(task);
     struct gpy_state *module = task->fut.module;
     module->base_task.tp_dealloc(self);
 #if !GPY_ASYNCIO_TYPES_ARE_HEAP
@@ -250,7 +254,7 @@ task_tp_dealloc(PyObject *self)
     (void)type;
 #endif
     gpy_state_release(module);
-    Py_TRASHCAN_END
+    Py_TRASHCAN_END;
 }
 
 static PyObject *
@@ -496,7 +500,7 @@ gpy_task_exec(PyObject *module_object, struct gpy_state *module)
         gpy_import_into(&module->task_get_stack, "asyncio.base_tasks", "_task_get_stack") < 0 ||
         gpy_import_into(&module->task_print_stack, "asyncio.base_tasks", "_task_print_stack") < 0 ||
         gpy_import_into(&module->iscoroutine, "asyncio.coroutines", "iscoroutine") < 0 ||
-        gpy_registry_exec(module) < 0 || gpy_task_base_exec(module) < 0)
+        gpy_registry_exec(module_object, module) < 0 || gpy_task_base_exec(module) < 0)
         return -1;
     module->coroutine_types = PySet_New(NULL);
     if (module->coroutine_types == NULL)

@@ -17,6 +17,9 @@ struct gpy_task {
     int cancels_requested; /* cancel() minus uncancel()                            */
     bool must_cancel;      /* the next step throws CancelledError                  */
     bool log_destroy_pending;
+#if !GPY_HAS_AWAITED_BY
+    struct gpy_task_node node; /* in module->live_tasks; from 3.14 on the base part has one */
+#endif
 };
 
 static inline struct gpy_task *

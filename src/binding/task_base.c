@@ -243,8 +243,8 @@ static bool
 list_agrees(PyObject *task)
 {
     char *thread = (char *)PyThreadState_Get();
-    struct gpy_base_node *node = (void *)((char *)task + gpy_base.node);
-    struct gpy_base_node *head = (void *)(thread + gpy_base.thread_tasks);
+    struct gpy_task_node *node = (void *)((char *)task + gpy_base.node);
+    struct gpy_task_node *head = (void *)(thread + gpy_base.thread_tasks);
     return node->next == head && head->prev == node && ((char *)task)[gpy_base.is_task] == 1;
 }
 

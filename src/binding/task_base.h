@@ -11,20 +11,14 @@
 #include "pycompat.h"
 #include "state.h"
 
-/* asyncio's node of the list of tasks that each thread keeps, from 3.14 on. */
-struct gpy_base_node {
-    struct gpy_base_node *next; /* NULL: in no list */
-    struct gpy_base_node *prev;
-};
-
 struct gpy_base_layout {
     Py_ssize_t coro; /* in the Task */
     Py_ssize_t context;
     Py_ssize_t name; /* a str; from 3.12 on also an int n, meaning Task-n */
 
     /* What follows is published by asyncio from 3.14 on, for tools outside the process. */
-    bool is_published; /* false: asyncio's functions must be called instead */
-    Py_ssize_t node;
+    bool is_published;            /* false: asyncio's functions must be called instead */
+    Py_ssize_t node;              /* a struct gpy_task_node */
     Py_ssize_t is_task;           /* a char: 1 in a Task                                        */
     Py_ssize_t awaited_by;        /* the one who awaits this, or a set of them                  */
     Py_ssize_t awaited_by_is_set; /* a char                                                     */

@@ -8,6 +8,8 @@
  * dict _current_tasks. */
 #include "task_registry.h"
 
+#include <stddef.h>
+
 static int
 book(PyObject *function, PyObject *a, PyObject *b)
 {
@@ -33,6 +35,27 @@ leave_by_call(struct gpy_task *task, PyObject *loop)
     return book(task->fut.module->leave_task, loop, gpy_task_object(task));
 }
 
+static void
+node_append(struct gpy_task_node *head, struct gpy_task_node *node)
+{
+    if (node->next != NULL)
+        return;
+    node->next = head;
+    node->prev = head->prev;
+    head->prev->next = node;
+    head->prev = node;
+}
+
+static void
+node_remove(struct gpy_task_node *node)
+{
+    if (node->next == NULL)
+        return;
+    node->next->prev = node->prev;
+    node->prev->next = node->next;
+    node->next = node->prev = NULL;
+}
+
 #if GPY_HAS_AWAITED_BY
 /* ---- 3.14 and later -------------------------------------------------------------------------- */
 
@@ -42,7 +65,7 @@ thread_slot(Py_ssize_t offset)
     return gpy_base_slot((PyObject *)(void *)PyThreadState_GetUnchecked(), offset);
 }
 
-static struct gpy_base_node *
+static struct gpy_task_node *
 task_node(struct gpy_task *task)
 {
     return (void *)((char *)gpy_task_object(task) + gpy_base.node);
@@ -53,14 +76,7 @@ gpy_registry_add(struct gpy_task *task)
 {
     if (!gpy_base.is_published)
         return book(task->fut.module->register_task, gpy_task_object(task), NULL);
-    struct gpy_base_node *node = task_node(task);
-    struct gpy_base_node *head = (void *)thread_slot(gpy_base.thread_tasks);
-    if (node->next != NULL)
-        return 0;
-    node->next = head;
-    node->prev = head->prev;
-    head->prev->next = node;
-    head->prev = node;
+    node_append((void *)thread_slot(gpy_base.thread_tasks), task_node(task));
     return 0;
 }
 
@@ -69,13 +85,14 @@ gpy_registry_discard(struct gpy_task *task)
 {
     if (!gpy_base.is_published)
         return book(task->fut.module->unregister_task, gpy_task_object(task), NULL);
-    struct gpy_base_node *node = task_node(task);
-    if (node->next == NULL)
-        return 0;
-    node->next->prev = node->prev;
-    node->prev->next = node->next;
-    node->next = node->prev = NULL;
+    node_remove(task_node(task));
     return 0;
+}
+
+void
+gpy_registry_forget(struct gpy_task *task)
+{
+    /* the base part's tp_dealloc does it */
 }
 
 void
@@ -149,13 +166,98 @@ gpy_registry_unawait(struct gpy_task *task, PyObject *future)
 int
 gpy_registry_add(struct gpy_task *task)
 {
-    return book(task->fut.module->register_task, gpy_task_object(task), NULL);
+    struct gpy_state *module = task->fut.module;
+    if (!module->lists_tasks)
+        return book(module->register_task, gpy_task_object(task), NULL);
+    node_append(&module->live_tasks, &task->node);
+    return 0;
 }
 
 int
 gpy_registry_discard(struct gpy_task *task)
 {
-    return 0; /* a WeakSet: all_tasks() leaves out what is done */
+    node_remove(&task->node); /* asyncio's set may keep it: all_tasks() leaves out what is done */
+    return 0;
+}
+
+void
+gpy_registry_forget(struct gpy_task *task)
+{
+    node_remove(&task->node);
+}
+
+static Py_ssize_t
+live_count(const struct gpy_task_node *head)
+{
+    Py_ssize_t count = 0;
+    for (const struct gpy_task_node *node = head->next; node != head; node = node->next)
+        count++;
+    return count;
+}
+
+/* The tasks of the list as a Python list.  Making it may run the collector, and with it anything:
+ * the room is made first and the list counted again. */
+static PyObject *
+live_tasks(PyObject *module_object, PyObject *unused)
+{
+    struct gpy_task_node *head = &gpy_state_of_module(module_object)->live_tasks;
+    Py_ssize_t room = live_count(head);
+    PyObject *list = PyList_New(room);
+    while (list != NULL && live_count(head) > room) {
+        Py_DECREF(list);
+        room = live_count(head);
+        list = PyList_New(room);
+    }
+    if (list == NULL)
+        return NULL;
+    Py_ssize_t count = 0;
+    for (struct gpy_task_node *node = head->next; node != head; node = node->next) {
+        struct gpy_task *task = (void *)((char *)node - offsetof(struct gpy_task, node));
+        PyObject *self = gpy_task_object(task);
+        if (Py_REFCNT(self) > 0) /* not in the middle of its deallocation */
+            PyList_SET_ITEM(list, count++, Py_NewRef(self));
+    }
+    if (count < room && PyList_SetSlice(list, count, room, NULL) < 0)
+        Py_CLEAR(list);
+    return list;
+}
+
+static PyObject *
+forget_task(PyObject *module_object, PyObject *object)
+{
+    struct gpy_state *module = gpy_state_of_module(module_object);
+    if (PyObject_TypeCheck(object, module->task_type))
+        gpy_registry_forget(gpy_task_of(object));
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef live_tasks_def = {"_live_tasks", live_tasks, METH_NOARGS, NULL};
+static PyMethodDef forget_task_def = {"_forget_task", forget_task, METH_O, NULL};
+
+/* Asks asyncio's set to look at our list.  If that set is not what we know, tasks are added to it.
+ */
+static int
+adopt_task_set(PyObject *module_object, struct gpy_state *module)
+{
+    PyObject *adopt = NULL, *tasks = NULL, *done = NULL;
+    module->live_tasks.next = module->live_tasks.prev = &module->live_tasks;
+    PyObject *live = PyCFunction_New(&live_tasks_def, module_object);
+    PyObject *forget = PyCFunction_New(&forget_task_def, module_object);
+    if (live != NULL && forget != NULL && gpy_import_into(&adopt, "gyre._tasks", "adopt") == 0 &&
+        gpy_import_into(&tasks, "_asyncio", GPY_ASYNCIO_TASK_SET) == 0)
+        done = PyObject_CallFunctionObjArgs(adopt, tasks, live, forget, NULL);
+    Py_XDECREF(adopt);
+    Py_XDECREF(tasks);
+    Py_XDECREF(live);
+    Py_XDECREF(forget);
+    module->lists_tasks = done != NULL;
+    Py_XDECREF(done);
+    if (done != NULL)
+        return 0;
+    if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_AttributeError))
+        return -1;
+    PyErr_Clear();
+    return 0;
 }
 
 void
@@ -224,7 +326,7 @@ gpy_registry_discard_eager(struct gpy_task *task)
 /* ---- import ---------------------------------------------------------------------------------- */
 
 int
-gpy_registry_exec(struct gpy_state *module)
+gpy_registry_exec(PyObject *module_object, struct gpy_state *module)
 {
     const struct {
         PyObject **slot;
@@ -250,5 +352,9 @@ gpy_registry_exec(struct gpy_state *module)
         if (gpy_import_into(wanted[i].slot, "_asyncio", wanted[i].name) < 0)
             return -1;
     }
+#if GPY_HAS_AWAITED_BY
     return 0;
+#else
+    return adopt_task_set(module_object, module);
+#endif
 }

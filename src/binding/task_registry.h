@@ -7,14 +7,16 @@
 
 #include "task.h"
 
-int gpy_registry_exec(struct gpy_state *module);
+int gpy_registry_exec(PyObject *module_object, struct gpy_state *module);
 
 /* A new task: marks its base part for tools that read another process's memory. */
 void gpy_registry_mark(struct gpy_task *task);
 
-/* A task that waits for its first step; forgotten when it is done or gone. */
+/* A task that waits for its first step; forgotten when it is done (discard) or when its memory goes
+ * (forget, which cannot fail). */
 int gpy_registry_add(struct gpy_task *task);
 int gpy_registry_discard(struct gpy_task *task);
+void gpy_registry_forget(struct gpy_task *task);
 
 /* _enter_task() and _leave_task(): RuntimeError if another task of this loop is being stepped, or
  * if this one is not.  The caller holds references to both across the step, and passes the same

@@ -5,6 +5,7 @@ import gc
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 from task_types import ASYNCIO, both, turn, turns
@@ -335,3 +336,50 @@ def test_asyncio_ps_sees_our_tasks(kind, types):
     if "ermission" in shown.stderr or "not supported" in shown.stderr:
         pytest.skip(shown.stderr.strip().splitlines()[-1])
     assert "the-worker" in shown.stdout and "Task-1" in shown.stdout, shown.stderr
+
+
+# ---- the set of all tasks, before 3.14 ---------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio keeps no set any more")
+def test_the_set_of_all_tasks(loop, types):
+    """Libraries that read asyncio's WeakSet find gyre's tasks in it, and can take them out."""
+    tasks = asyncio.tasks
+    known = tasks._scheduled_tasks if sys.version_info >= (3, 12) else tasks._all_tasks
+    gc.collect()
+    before = len(known)
+    task = types.Task(forever(loop), loop=loop)
+    assert len(known) == before + 1 and task in known and list(known).count(task) == 1
+    asyncio._register_task(task)
+    assert asyncio.all_tasks(loop) == {task}
+    assert task in known.copy()
+    asyncio._unregister_task(task)
+    assert task not in known and asyncio.all_tasks(loop) == set()
+    asyncio._register_task(task)
+    assert asyncio.all_tasks(loop) == {task}
+    del task
+    loop.set_exception_handler(lambda loop, context: None)
+    loop.run_until_complete(turn())
+    gc.collect()
+    assert len(known) == before
+
+
+def test_a_subclass_is_listed_until_it_is_gone(loop, types):
+    """Weak reference callbacks and __del__ of a task that goes may ask for all tasks."""
+    seen = []
+    loop.set_exception_handler(lambda loop, context: seen.append(len(asyncio.all_tasks(loop))))
+
+    class Mine(types.Task):
+        def __del__(self):
+            seen.append(len(asyncio.all_tasks(loop)))
+            super().__del__()
+
+    task = Mine(forever(loop), loop=loop)
+    reference = weakref.ref(task, lambda _: seen.append(asyncio.all_tasks(loop)))
+    loop.run_until_complete(turn())
+    del task
+    gc.collect()
+    assert reference() is None and len(seen) >= 3
+    seen.clear()  # from 3.14 on, and with gyre, the weak reference's callback may still find it
+    gc.collect()
+    assert asyncio.all_tasks(loop) == set()
