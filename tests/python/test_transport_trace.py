@@ -149,7 +149,7 @@ class Script:
     async def peer_reads(self, count=None):
         """What the peer gets: count bytes, or all until the end."""
         self.peer.setblocking(False)
-        data = b""
+        data = bytearray()
         async with asyncio.timeout(LIMIT):
             while count is None or len(data) < count:
                 try:
