@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
+import sys
 from collections.abc import Sequence
 
 import dev_build
@@ -63,6 +65,8 @@ def main(argv: Sequence[str]) -> int:
         rest = rest[1:]
     elif rest and args.command not in passes_rest:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    # So that a kill ends what was started too: phases run in sessions of their own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         return _dispatch(args, rest)
     except Stop as exc:
@@ -122,6 +126,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _exec(venv: os.PathLike[str], argv: list[str]) -> int:
     """Becomes the command, with the environment's programs first on the path."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     env = environment({"VIRTUAL_ENV": str(venv)})
     env["PATH"] = f"{venv}/bin:{env['PATH']}"
     program = shutil.which(argv[0], path=env["PATH"])
