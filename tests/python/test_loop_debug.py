@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -266,8 +267,6 @@ class TestSlowCallbacks:
         assert any("<Task " in m and "slow_main" in m for m in messages)
 
     def test_the_callback_of_a_reader(self, slow_loop, asyncio_log):
-        import socket
-
         left, right = socket.socketpair()
         with left, right:
             right.send(b"x")
@@ -280,6 +279,34 @@ class TestSlowCallbacks:
             slow_loop.add_reader(left, slow_reader)
             slow_loop.run_forever()
         assert any("slow_reader" in m for m in self.warnings_of(asyncio_log))
+
+    @pytest.mark.parametrize("slow_in", ["connection_made", "data_received", "connection_lost"])
+    def test_a_protocol(self, slow_loop, asyncio_log, slow_in):
+        class Slow(asyncio.Protocol):
+            def connection_made(self, transport):
+                self.transport = transport
+                self.maybe("connection_made")
+
+            def data_received(self, data):
+                self.maybe("data_received")
+                self.transport.close()
+
+            def connection_lost(self, exc):
+                self.maybe("connection_lost")
+                slow_loop.call_soon(slow_loop.stop)
+
+            def maybe(self, name):
+                if name == slow_in:
+                    time.sleep(0.0015)
+                    # What was slow before this is not what the test looks for.
+                    asyncio_log.take()
+
+        left, right = socket.socketpair()
+        with right:
+            slow_loop.run_until_complete(slow_loop.create_connection(Slow, sock=left))
+            right.send(b"x")
+            slow_loop.run_forever()
+        assert any(m.startswith("Executing ") for m in asyncio_log.messages())
 
     def test_cancelled_by_itself(self, slow_loop, asyncio_log):
         handles = []

@@ -42,10 +42,13 @@ class Later:
     """Sends a signal to the process from another thread once the loop sleeps."""
 
     def __init__(self, loop, sig, delay=0.01):
-        self.thread = threading.Thread(target=self.work, args=(sig, delay))
-        loop.call_soon(self.thread.start)
+        running = threading.Event()
+        self.thread = threading.Thread(target=self.work, args=(running, sig, delay))
+        self.thread.start()
+        loop.call_soon(running.set)
 
-    def work(self, sig, delay):
+    def work(self, running, sig, delay):
+        running.wait()
         time.sleep(delay)
         kill(sig)
 
