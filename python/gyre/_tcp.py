@@ -9,6 +9,7 @@ import os
 import socket
 from asyncio import base_events, constants, futures
 from asyncio import sslproto as _sslproto
+from asyncio.log import logger
 from typing import Any
 
 from . import _gyre
@@ -37,6 +38,7 @@ class TCPMixin:
     _make_accepted_transport: Any
     _transport_of_fd: Any
     _transports: Any
+    _unix_server_sockets: dict[Any, Any]
     _peer_address: Any
     _sock_recv: Any
     _sock_recv_into: Any
@@ -132,6 +134,21 @@ class TCPMixin:
         if transport is not None:
             context["transport"] = transport
         self.call_exception_handler(context)
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        # From 3.13 on create_unix_server() notes the inodes of the paths that it has to remove.
+        inode = self._unix_server_sockets.pop(sock, None)
+        path = sock.getsockname() if inode is not None else None
+        super()._stop_serving(sock)  # type: ignore[misc]
+        if path is None:
+            return
+        try:
+            if os.stat(path).st_ino == inode:
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:
+            logger.error("Unable to clean up listening UNIX socket %r: %s", path, exc)
 
     def _ensure_fd_no_transport(self, fd: Any) -> None:
         """RuntimeError if a transport uses this descriptor: nobody else may wait for it."""

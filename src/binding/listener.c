@@ -114,6 +114,8 @@ accept_plain(struct gpy_listener *self, PyObject *context, int fd)
     } else {
         if (!self->is_tcp)
             transport->stream.flags |= GY_STREAM_READ_OUT;
+        gpy_transport_debug(&transport->base, "%r is a new connection of %r",
+                            self->server ? self->server : Py_None, NULL);
         if (gpy_stream_transport_start(transport, NULL) < 0) {
             gpy_stream_transport_discard(transport);
             report_failed(self, protocol);

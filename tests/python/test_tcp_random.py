@@ -1,8 +1,8 @@
 """Many connections that do random things, from a seed: what must hold whatever they do.
 
-Bytes arrive in order and complete (or as a prefix, after an abort or a reset); connection_made comes
-first and connection_lost last, once; pause_writing and resume_writing alternate; nothing is received
-while reading is paused; at the end nothing is left.
+Bytes arrive in order and complete (or as a prefix, after an abort or a reset); connection_made is
+first and connection_lost last, once; pause_writing and resume_writing alternate; nothing is
+received while reading is paused; at the end nothing is left.
 """
 
 import asyncio

@@ -71,6 +71,24 @@ def test_server(loop):
     drive(loop, main())
 
 
+def test_no_delay_on_both_sides(loop):
+    async def main():
+        protocol = Kept(loop)
+        server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+        transport, client = await loop.create_connection(lambda: Kept(loop), *address_of(server))
+        await until(lambda: protocol.transport)
+        for each in (transport, protocol.transport):
+            sock = each.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        transport.close()
+        await client.lost
+        await protocol.lost
+        server.close()
+        await server.wait_closed()
+
+    drive(loop, main())
+
+
 def test_port_is_free_at_once(loop):
     async def main():
         port = 0
@@ -417,3 +435,34 @@ def test_cancelled_create_connection(loop):
 
     drive(loop, main())
     gc.collect()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="new in 3.13")
+@pytest.mark.parametrize("cleanup", [True, False])
+def test_path_of_a_unix_server(loop, tmp_path, cleanup):
+    async def main():
+        path = tmp_path / "sock"
+        server = await loop.create_unix_server(lambda: Kept(loop), path, cleanup_socket=cleanup)
+        assert path.exists()
+        server.close()
+        assert path.exists() != cleanup
+        await server.wait_closed()
+
+    drive(loop, main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="new in 3.13")
+def test_path_of_a_unix_server_that_was_replaced(loop, tmp_path):
+    """Somebody else's socket under the same path stays."""
+
+    async def main():
+        path = tmp_path / "sock"
+        server = await loop.create_unix_server(lambda: Kept(loop), path)
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+            server.close()
+            assert path.exists()
+            await server.wait_closed()
+
+    drive(loop, main())

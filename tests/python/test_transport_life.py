@@ -189,6 +189,111 @@ def test_churn_leaks_nothing(loop, kind):
     assert counts[-1][1] == counts[1][1], counts
 
 
+# ---- fork
+
+
+def in_child(function):
+    """Runs function in a forked child; its exit status."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            function()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+async def read_while_sending(sock, count):
+    sock.setblocking(False)
+    while count > 0:
+        try:
+            count -= len(sock.recv(1 << 20))
+        except BlockingIOError:
+            await asyncio.sleep(0)
+
+
+def echo_on_a_loop_of_its_own():
+    import gyre
+
+    async def handle(reader, writer):
+        writer.write(await reader.readline())
+        writer.close()
+
+    async def main():
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"line\n")
+        assert await reader.read() == b"line\n"
+        writer.close()
+        server.close()
+
+    asyncio._set_running_loop(None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        child_loop = gyre.Loop()
+        child_loop.run_until_complete(main())
+        child_loop.close()
+
+
+@pytest.mark.only("gyre")
+def test_fork_in_a_callback(loop, connect):
+    """With a receive and a send in flight: the child has a loop of its own, the parent goes on."""
+
+    async def main():
+        transport, protocol, theirs = await connect()
+        transport.write(b"x" * 8_000_000)
+        await spin()
+
+        def child():
+            echo_on_a_loop_of_its_own()
+            transport.abort()
+            gc.collect()
+
+        assert in_child(child) == 0
+        theirs.sendall(b"hello")
+        await read_while_sending(theirs, 8_000_000)
+        while not protocol.received:
+            await asyncio.sleep(0)
+        await closed(transport, protocol)
+
+    drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+@pytest.mark.parametrize("how", ["close", "collect"])
+def test_fork_between_the_runs(new_loop, peer, how):
+    """The child drops the loop and its transports; the parent's are as they were."""
+    loops = [new_loop()]
+    protocols = []
+
+    async def begin():
+        ours, theirs = pair()
+        peer.append(theirs)
+        protocols.append(Quiet(loops[0]))
+        transport, _ = await loops[0].connect_accepted_socket(lambda: protocols[0], ours)
+        transport.write(b"x" * 8_000_000)
+        await spin()
+
+    async def finish():
+        await read_while_sending(peer[0], 8_000_000)
+        await closed(protocols[0].transport, protocols[0])
+
+    def child():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if how == "close":
+                loops[0].close()
+            loops.clear()
+            protocols.clear()
+            gc.collect()
+
+    drive(loops[0], begin())
+    assert in_child(child) == 0
+    drive(loops[0], finish())
+
+
 # ---- the user closes what is ours
 
 
