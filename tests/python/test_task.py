@@ -446,6 +446,8 @@ def test_stacks(loop, types):
 
 
 def test_repr(loop, types):
+    loop.set_debug(False)  # also under -X dev
+
     async def main():
         task = types.Task(forever(loop), loop=loop, name="T")
         assert repr(task).startswith("<Task pending name='T' coro=<forever() running at ")
