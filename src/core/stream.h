@@ -72,7 +72,7 @@ enum gy_stream_flags {
      * read does not mean that nothing is left (a UNIX socket stops at a passed descriptor, a
      * terminal at a line), so POLL reads until the socket has no more. */
     GY_STREAM_READ_OUT = 1u << 10,
-    GY_STREAM_SEND_POLL = 1u << 11, /* send_op waits for room and sends nothing itself              */
+    GY_STREAM_SEND_POLL = 1u << 11, /* send_op waits for room and sends nothing itself */
 };
 
 struct gy_stream {

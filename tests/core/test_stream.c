@@ -239,6 +239,39 @@ half_closed_by_remote(void)
     gy_test_loop_end(&loop);
 }
 
+/* Its socket is full and the remote, half closed, does not read: nothing to do, so nothing is done.
+ */
+static void
+half_closed_and_full(void)
+{
+    enum { TOTAL = 16 << 20 };
+    struct gy_loop loop;
+    struct peer peer;
+    int64_t end_ns;
+    unsigned turns = 0;
+
+    gy_test_loop_begin(&loop);
+    if (!(loop.features & GY_FEAT_POLL_MULTISHOT)) {
+        gy_test_loop_end(&loop);
+        SKIP("a one-shot poll reports POLLRDHUP again and again");
+    }
+    peer_init(&peer, &loop, GY_RECV_POLL);
+    gy_stream_resume(&peer.stream);
+    CHECK_EQ(shutdown(peer.remote, SHUT_WR), 0);
+    TURN_UNTIL(&loop, peer.eofs == 1);
+    CHECK_EQ(peer_write(&peer, 0, TOTAL), 0);
+    end_ns = gy_sys_now_ns() + GY_NS_PER_SECOND / 5;
+    while (gy_sys_now_ns() < end_ns) {
+        (void)gy_test_turn(&loop, GY_NS_PER_SECOND / 20);
+        turns++;
+    }
+    CHECK(gy_stream_queued(&peer.stream) > 0);
+    CHECK_LT(turns, 40);
+    CHECK_LT(loop.counters.send_calls + loop.counters.send_ops, 40);
+    peer_end(&peer);
+    gy_test_loop_end(&loop);
+}
+
 static void
 half_closed_by_us(void)
 {
@@ -547,6 +580,7 @@ static const struct gy_test tests[] = {
     GY_TEST(fin_after_full_reads),
     GY_TEST(reset),
     GY_TEST(half_closed_by_remote),
+    GY_TEST(half_closed_and_full),
     GY_TEST(half_closed_by_us),
     GY_TEST(pause_inside_data),
     GY_TEST(flood),

@@ -162,7 +162,8 @@ shoot(struct sim_ring *sim, struct sim_op *op, int32_t res, uint32_t flags)
 static bool
 run_poll(struct sim_ring *sim, struct sim_op *op)
 {
-    uint32_t mask = sim_readiness(op->socket) & (op->mask | POLLERR | POLLHUP);
+    /* POLLRDHUP is reported unasked, as Linux 6.18 does. */
+    uint32_t mask = sim_readiness(op->socket) & (op->mask | POLLERR | POLLHUP | POLLRDHUP);
     /* The wait queue may have told of data that is gone by now. */
     bool stale = !op->fresh && op->multishot && op->seen_in != op->socket->wakes_in &&
                  (op->mask & POLLIN) != 0 && sim_chance(rng_of(sim), 10);
@@ -264,6 +265,8 @@ run_sendmsg(struct sim_ring *sim, struct sim_op *op)
         finish_op(sim, op, op->done > 0 ? (int32_t)op->done : (int32_t)sent, 0);
     else if (op->done == op->wanted || (op->done > 0 && !op->waitall) || op->doomed)
         finish_op(sim, op, op->done > 0 ? (int32_t)op->done : -ECANCELED, 0);
+    else if (op->socket->in_fin) /* the wait for room ends at once: POLLRDHUP, see run_poll() */
+        finish_op(sim, op, op->done > 0 ? (int32_t)op->done : -EAGAIN, 0);
     else
         return true;
     return false;

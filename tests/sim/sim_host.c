@@ -183,6 +183,8 @@ host_drained(struct gy_stream *stream)
     enter_upcall(connection);
     EXPECT(connection->scene, !connection->close_called);
     EXPECT(connection->scene, !connection->error);
+    if (gy_stream_queued(stream) == 0)
+        connection->awaits_drain = false;
     leave_upcall(connection);
 }
 
@@ -367,11 +369,19 @@ may_refuse(const struct connection *connection)
            (connection->stream.flags & GY_STREAM_BROKEN) != 0;
 }
 
+/* Not out of proportion to what the socket takes at once. */
+static size_t
+segment_size(struct scene *scene)
+{
+    uint32_t most = scene->buffer_bytes * 2;
+    return sim_size(&scene->rng, most < SEGMENT_MAX ? most : SEGMENT_MAX);
+}
+
 static void
 write_segment(struct connection *connection)
 {
     struct scene *scene = connection->scene;
-    size_t len = sim_size(&scene->rng, SEGMENT_MAX);
+    size_t len = segment_size(scene);
     struct owner *owner = malloc(sizeof(*owner) + len);
     struct gy_segment segment;
     int err;
@@ -385,6 +395,7 @@ write_segment(struct connection *connection)
     err = gy_stream_write(&connection->stream, &segment);
     if (err == 0) {
         connection->out_written += len;
+        connection->awaits_drain = true;
         return;
     }
     EXPECT(scene, err == -EPIPE);
@@ -393,12 +404,21 @@ write_segment(struct connection *connection)
     free(owner);
 }
 
+/* A host that flushes looks at the queue itself. */
+static void
+flush(struct connection *connection)
+{
+    gy_stream_flush(&connection->stream);
+    if (is_usable(connection) && gy_stream_queued(&connection->stream) == 0)
+        connection->awaits_drain = false;
+}
+
 static void
 try_write(struct connection *connection)
 {
     struct scene *scene = connection->scene;
     char bytes[SEGMENT_MAX];
-    size_t len = sim_size(&scene->rng, SEGMENT_MAX);
+    size_t len = segment_size(scene);
     ssize_t taken;
     fill(bytes, len, connection->number, true, connection->out_written);
     taken = gy_stream_try_write(&connection->stream, bytes, len);
@@ -434,7 +454,7 @@ act_on(struct connection *connection)
         for (uint32_t i = sim_size(&scene->rng, 80); i > 0 && is_usable(connection); i--)
             write_segment(connection);
         if (is_usable(connection) && sim_chance(&scene->rng, 50))
-            gy_stream_flush(stream);
+            flush(connection);
         break;
     case 3:
     case 4:
@@ -442,7 +462,7 @@ act_on(struct connection *connection)
         write_segment(connection);
         break;
     case 6:
-        gy_stream_flush(stream);
+        flush(connection);
         break;
     case 7:
         try_write(connection);

@@ -32,10 +32,11 @@ struct connection {
     bool closed;
     bool close_called;
     bool shut_called;
-    bool lossy;       /* the remote was reset or closed: what is on its way may be lost  */
-    bool saw_end;     /* the remote read the end of our bytes                            */
-    bool named_open;  /* buffer() was called: data, eof or unused has to follow         */
-    size_t named_len; /* what buffer() offered for the next data(), 0: nothing          */
+    bool awaits_drain; /* wrote, and has not yet seen or heard that the queue is empty    */
+    bool lossy;        /* the remote was reset or closed: what is on its way may be lost  */
+    bool saw_end;      /* the remote read the end of our bytes                            */
+    bool named_open;   /* buffer() was called: data, eof or unused has to follow         */
+    size_t named_len;  /* what buffer() offered for the next data(), 0: nothing          */
     char named[NAMED_MAX];
 };
 
