@@ -13,6 +13,11 @@ __version__: str
 class Future(asyncio.Future[_T]): ...
 class Task(asyncio.Task[_T]): ...
 
+LIBURING_VERSION: str
+
+def probe(backend: str, /) -> dict[str, Any]:
+    """What a backend can do here: errno (0: usable), stage, explanation, features."""
+
 class BackendError(RuntimeError):
     """A kernel interface that was asked for is refused; the text gives cause and remedy."""
 

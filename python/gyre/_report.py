@@ -1,4 +1,4 @@
-"""What the C code says to asyncio's logger and exception handler, in asyncio's own words.
+"""What the C code says to asyncio's logger and exception handler, in asyncio's own words, and to gyre's.
 
 Only reached when something went wrong or was slow: asyncio's wording differs by version, so its own
 functions are asked.
@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from asyncio import base_events, format_helpers
 from typing import Any
 
-__all__ = ["callback_failed", "slow_callback"]
+__all__ = ["callback_failed", "io_uring_refused", "slow_callback"]
 
 _format_source: Any = format_helpers._format_callback_source
 _format_takes_debug = "debug" in inspect.signature(_format_source).parameters
+
+_refusals: list[str] = []
+
+
+def io_uring_refused(explanation: str) -> None:
+    """Log, once per process, why loops run on epoll."""
+    if not _refusals:
+        logging.getLogger("gyre").info("gyre runs on epoll. %s", explanation)
+    _refusals.append(explanation)
+    del _refusals[1:]
 
 
 def callback_failed(handle: Any, exc: BaseException) -> None:

@@ -3,14 +3,13 @@
  * The descriptors below stand before BaseEventLoop in the MRO: `self._stopping = True` in inherited
  * Python sets the C field that the turn reads.  One truth, no copies. */
 #include "loop.h"
+#include "backend.h"
 #include "handle.h"
 #include "pycompat.h"
 #include "tcp.h"
 
-#include "../core/probe.h"
 #include "../core/stream.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* ---- creation
@@ -18,90 +17,10 @@
  */
 
 static int
-raise_value(const char *format, const char *text)
-{
-    PyErr_Format(PyExc_ValueError, format, text);
-    return -1;
-}
-
-/* The backend's name from the argument, the environment or the default; *name is a literal. */
-static int
-choose_backend(PyObject *backend, const char **name)
-{
-    const char *text = getenv("GYRE_BACKEND");
-    if (backend != NULL && backend != Py_None) {
-        Py_ssize_t length = 0;
-        text = PyUnicode_Check(backend) ? PyUnicode_AsUTF8AndSize(backend, &length) : NULL;
-        if (text == NULL) {
-            if (!PyErr_Occurred())
-                PyErr_Format(PyExc_TypeError, "backend must be a str or None, not %.100s",
-                             Py_TYPE(backend)->tp_name);
-            return -1;
-        }
-        if (strlen(text) != (size_t)length) {
-            PyErr_SetString(PyExc_ValueError, "backend: embedded null character");
-            return -1;
-        }
-    } else if (text == NULL || *text == '\0') {
-        text = "auto";
-    }
-    static const char *const names[] = {"auto", "io_uring", "epoll"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *name = names[i];
-            return 0;
-        }
-    }
-    return raise_value("unknown backend '%.100s': choose auto, io_uring or epoll "
-                       "(argument backend= or environment variable GYRE_BACKEND)",
-                       text);
-}
-
-static int
-read_features(uint32_t *off)
-{
-    const char *text = getenv("GYRE_FEATURES");
-    *off = 0;
-    if (text == NULL || *text == '\0')
-        return 0;
-    const char *bad = text;
-    if (gy_features_parse(text, off, &bad) < 0)
-        return raise_value("GYRE_FEATURES: cannot understand '%.100s'; expected a list like "
-                           "-recv_multishot,-buf_ring",
-                           bad);
-    return 0;
-}
-
-static int
-refuse(struct gpy_state *state, int err, enum gy_probe_stage stage)
-{
-    char text[1024];
-    gy_probe_explain(err, stage, text, sizeof text);
-    PyErr_SetString(state->backend_error, text);
-    return -1;
-}
-
-static int
 create_core(struct gpy_loop *self, PyObject *backend)
 {
-    const char *name;
-    struct gy_ring_options options = {0};
-    if (choose_backend(backend, &name) < 0 || read_features(&options.features_off) < 0)
+    if (gpy_backend_init_core(self, backend) < 0)
         return -1;
-    if (strcmp(name, "epoll") == 0) {
-        PyErr_SetString(self->state->backend_error,
-                        "the epoll backend is not part of this version of gyre; "
-                        "unset GYRE_BACKEND or choose io_uring");
-        return -1;
-    }
-    uint32_t features;
-    enum gy_probe_stage stage;
-    int err = gy_probe_uring(&features, &stage);
-    if (err < 0)
-        return refuse(self->state, err, stage);
-    err = gy_loop_init(&self->core, &options, gy_ring_uring_create);
-    if (err < 0)
-        return refuse(self->state, err, GY_PROBE_SETUP);
     self->core_ready = true;
     gpy_loop_readers_init(self);
     gpy_loop_signals_init(self);
@@ -459,7 +378,7 @@ static PyGetSetDef loop_getset[] = {
     {"_scheduled", (getter)get_view, (setter)ignore_assignment, NULL,
      (void *)offsetof(struct gpy_state, scheduled_view)},
     {"backend", (getter)get_backend, NULL,
-     "The kernel interface in use: 'io_uring'; None after close().", NULL},
+     "The kernel interface in use, 'io_uring' or 'epoll'; None after close().", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -615,14 +534,6 @@ gpy_loop_exec(PyObject *module, struct gpy_state *state)
         add_methods(state->loop_type, gpy_loop_reader_methods) < 0 ||
         add_methods(state->loop_type, gpy_loop_view_methods) < 0 ||
         add_methods(state->loop_type, gpy_loop_tcp_methods) < 0)
-        return -1;
-    state->backend_error =
-        PyErr_NewExceptionWithDoc("gyre.BackendError",
-                                  "The kernel interface that was asked for is refused here: the "
-                                  "text says by what, and what to do.",
-                                  PyExc_RuntimeError, NULL);
-    if (state->backend_error == NULL ||
-        PyModule_AddObjectRef(module, "BackendError", state->backend_error) < 0)
         return -1;
     return PyModule_AddType(module, state->loop_type);
 }

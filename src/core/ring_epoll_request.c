@@ -221,7 +221,8 @@ rest_of_message(const struct gy_epoll_request *request, struct iovec *iov)
     return count;
 }
 
-/* With MSG_WAITALL all of the message is sent, or as much as goes before an error. */
+/* With MSG_WAITALL all of the message is sent.  An error ends it whatever went before: the kernel
+ * tells it once, so to report the bytes instead, as io_uring does, would lose it. */
 static int32_t
 call_sendmsg(struct gy_epoll_request *request)
 {
@@ -238,7 +239,7 @@ call_sendmsg(struct gy_epoll_request *request)
         if (sent == -EAGAIN)
             return -EAGAIN;
         if (sent < 0)
-            return request->done_bytes > 0 ? (int32_t)request->done_bytes : (int32_t)sent;
+            return (int32_t)sent;
         request->done_bytes += (size_t)sent;
         if (!(request->msg_flags & MSG_WAITALL) || rest.msg_iovlen == 0)
             return (int32_t)request->done_bytes;

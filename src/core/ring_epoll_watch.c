@@ -229,56 +229,69 @@ same_file(struct gy_epoll *epoll, int fd)
     return false;
 }
 
-/* After an event: `again` wants a look at what is left, `served` tells whether somebody waited for
- * it. */
+struct outcome {
+    bool served; /* somebody waited for the event       */
+    bool again;  /* somebody wants it reported again    */
+};
+
 static void
-settle(struct gy_epoll *epoll, int fd, bool again, bool served)
+settle(struct gy_epoll *epoll, int fd, struct outcome outcome)
 {
     struct gy_epoll_watch *watch = &epoll->watches[fd];
     uint32_t events = wanted(watch);
     int err;
     if (events == 0) {
         /* Kept while it is silent: who waited will often wait again. */
-        if (!served && watch->events != 0)
+        if (!outcome.served && watch->events != 0)
             forget(epoll, fd);
         return;
     }
     /* Narrowed only when it has proved a nuisance. */
-    if (!again && (watch->events & events) == events && (served || watch->events == events))
+    if (!outcome.again && (watch->events & events) == events &&
+        (outcome.served || watch->events == events))
         return;
     err = tell(epoll, fd);
     if (GY_UNLIKELY(err < 0))
         fail_all(epoll, fd, err == -ENOENT ? -EBADF : err);
 }
 
+/* One pass over those that wait: the calls, or the polls. */
+static void
+serve(struct gy_epoll *epoll, int fd, uint32_t events, bool polls, struct outcome *out)
+{
+    struct gy_epoll_request *request;
+    struct gy_epoll_request *next;
+    for (request = epoll->watches[fd].first; request != NULL; request = next) {
+        next = request->next;
+        if ((request->opcode == IORING_OP_POLL_ADD) != polls ||
+            (events & (request->mask | EPOLLERR | EPOLLHUP)) == 0)
+            continue;
+        if (!polls && !out->served && !same_file(epoll, fd)) {
+            fail_all(epoll, fd, -EBADF);
+            return;
+        }
+        out->served = true;
+        out->again |= gy_epoll_proceed(epoll, request, events);
+    }
+}
+
+/* The calls go first: a send takes the error of a reset connection out of the socket, and a reader
+ * that was told of the same reset before would find a plain end of the stream. */
 void
 gy_epoll_watch_event(struct gy_epoll *epoll, const struct epoll_event *event)
 {
     int fd = (int)(uint32_t)event->data.u64;
     struct gy_epoll_watch *watch = find(epoll, fd);
-    struct gy_epoll_request *request;
-    struct gy_epoll_request *next;
-    bool again = false;
-    bool served = false;
-    bool checked = false;
+    struct outcome outcome = {false, false};
     GY_ASSERT(watch != NULL);
     if (GY_UNLIKELY(watch->generation != (uint32_t)(event->data.u64 >> 32)))
         return; /* of a file that was closed here and lives on elsewhere */
     if (watch->events & EPOLLONESHOT)
         watch->events = 0;
-    for (request = watch->first; request != NULL; request = next) {
-        next = request->next;
-        if ((event->events & (request->mask | EPOLLERR | EPOLLHUP)) == 0)
-            continue;
-        if (request->opcode != IORING_OP_POLL_ADD && !checked) {
-            if (!same_file(epoll, fd)) {
-                fail_all(epoll, fd, -EBADF);
-                return;
-            }
-            checked = true;
-        }
-        served = true;
-        again |= gy_epoll_proceed(epoll, request, event->events);
-    }
-    settle(epoll, fd, again, served);
+    /* One poll and nothing else is the rule. */
+    if (GY_UNLIKELY(watch->first != watch->last ||
+                    (watch->first != NULL && watch->first->opcode != IORING_OP_POLL_ADD)))
+        serve(epoll, fd, event->events, false, &outcome);
+    serve(epoll, fd, event->events, true, &outcome);
+    settle(epoll, fd, outcome);
 }
