@@ -33,6 +33,12 @@ module_exec(PyObject *module)
     *(struct gpy_state **)PyModule_GetState(module) = state;
     if (intern_names(state) < 0)
         return -1;
+    /* Before anything of _asyncio: until 3.11 that module, when it is imported first, imports
+     * asyncio, which imports it once more, and there are two tables of current tasks. */
+    PyObject *asyncio = PyImport_ImportModule("asyncio");
+    if (asyncio == NULL)
+        return -1;
+    Py_DECREF(asyncio);
     if (gpy_future_exec(module, state) < 0 || gpy_future_iter_exec(module, state) < 0 ||
         gpy_task_exec(module, state) < 0 || gpy_handle_exec(module, state) < 0 ||
         gpy_backend_exec(module, state) < 0 || gpy_loop_exec(module, state) < 0 || gpy_tcp_exec(module, state) < 0)

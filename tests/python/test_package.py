@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+import textwrap
 import warnings
 from importlib import metadata, resources
 
@@ -509,6 +510,21 @@ class TestStubs:
             if isinstance(node, ast.ClassDef) and not name.startswith("_"):
                 for member in self.names_in(node.body):
                     assert hasattr(getattr(_gyre, name), member), (name, member)
+
+
+def test_imported_before_asyncio():
+    """_asyncio must not be the first that anybody imports of asyncio."""
+    code = """
+        import gyre, asyncio
+        async def main():
+            assert asyncio.current_task() in asyncio.all_tasks()
+            print("fine")
+        gyre.run(main())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
 
 
 class TestCommandLine:
