@@ -7,10 +7,12 @@ servers, start_tls, executors, asyncgens) is inherited and follows each Python r
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import warnings
 import weakref
 from asyncio import selector_events, unix_events
+from asyncio.log import logger
 from typing import Any
 
 from . import _gyre
@@ -92,6 +94,15 @@ class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseE
         _gyre.LoopCore.__init__(self, backend=backend, receive=receive)
         _Base.__init__(self)
 
+    def run_forever(self) -> None:
+        """Run until stop() is called."""
+        before: bool = self._forever  # type: ignore[has-type]
+        self._forever = True  # one _run_once() makes all the turns
+        try:
+            super().run_forever()
+        finally:
+            self._forever = before
+
     def close(self) -> None:
         """Close the loop.  Pending callbacks are dropped, open transports' descriptors closed."""
         if self.is_running():
@@ -118,6 +129,21 @@ class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseE
         _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
         if not self.is_running():
             self.close()
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        """Stop accepting; remove the file of a UNIX server that is to be removed with it (3.13)."""
+        inode = self._unix_server_sockets.pop(sock, None)
+        path = None if inode is None else sock.getsockname()
+        super()._stop_serving(sock)  # type: ignore[misc]
+        if path is None:
+            return
+        try:
+            if os.stat(path).st_ino == inode:
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:
+            logger.error("Unable to clean up listening UNIX socket %r: %r", path, exc)
 
     def _make_datagram_transport(
         self,

@@ -365,6 +365,7 @@ get_backend(struct gpy_loop *self, void *Py_UNUSED(closure))
 
 static PyGetSetDef loop_getset[] = {
     {"_stopping", (getter)get_flag, (setter)set_flag, NULL, OFFSET(stopping)},
+    {"_forever", (getter)get_flag, (setter)set_flag, NULL, OFFSET(forever)},
     {"_debug", (getter)get_flag, (setter)set_flag, NULL, OFFSET(debug)},
     {"_closed", (getter)get_flag, (setter)set_flag, NULL, OFFSET(closed)},
     {"_thread_id", (getter)get_thread_id, (setter)set_thread_id, NULL, NULL},

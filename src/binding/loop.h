@@ -26,6 +26,7 @@ struct gpy_loop {
     bool stopping;
     bool closed;
     bool in_run;          /* inside _run_once                                                   */
+    bool forever;         /* inside run_forever(): _run_once turns until stop()                 */
     bool signals_foreign; /* this run is not in the main thread */
     uint32_t turns;
     uint8_t recv_policy; /* enum gy_recv_policy of new streams */

@@ -289,8 +289,8 @@ gpy_loop_run_once(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
     int rc;
     do {
         rc = turn(self);
-        /* Without a run_forever() around it, a call of _run_once() is asked for one turn. */
-    } while (rc == 0 && !self->stopping && self->core_ready && self->thread_id != 0);
+        /* Whoever calls _run_once() from a run_forever() of his own wants one turn. */
+    } while (rc == 0 && self->forever && !self->stopping && self->core_ready);
     if (rc < 0 && self->raised != NULL)
         gpy_loop_restore_raised(self);
     run_end(self);

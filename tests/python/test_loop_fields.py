@@ -41,6 +41,7 @@ def inherited_functions():
     for name, member in vars(asyncio.BaseEventLoop).items():
         if inspect.isfunction(member) and inspect.getattr_static(gyre.Loop, name) is member:
             yield name, member
+    yield "run_forever", asyncio.BaseEventLoop.run_forever  # gyre's calls it
 
 
 def borrowed_functions():

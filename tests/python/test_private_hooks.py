@@ -4,6 +4,9 @@ import asyncio
 import logging
 import re
 import socket
+import sys
+
+import pytest
 
 
 def test_run_once_alone_is_one_turn(loop):
@@ -19,6 +22,48 @@ def test_run_once_alone_is_one_turn(loop):
     loop._run_once()
     assert calls == ["first", "second"]
     assert not loop.is_running()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="the primitives are new in 3.13")
+def test_run_forever_of_the_user_s_own(loop):
+    turns = []
+
+    def again():
+        turns.append(len(turns))
+        loop.call_soon(again)
+
+    loop.call_soon(again)
+    loop._run_forever_setup()
+    try:
+        assert asyncio.get_running_loop() is loop
+        for _ in range(10):
+            loop._run_once()
+    finally:
+        loop._run_forever_cleanup()
+    assert turns == list(range(10))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="cleanup_socket is new in 3.13")
+@pytest.mark.parametrize("bad", [None, "gone", "another"])
+def test_the_file_of_a_unix_server(loop, tmp_path, bad):
+    path = tmp_path / "socket"
+
+    async def main():
+        server = await loop.create_unix_server(asyncio.Protocol, path)
+        assert path.exists()
+        if bad:
+            path.unlink()
+        if bad == "another":
+            path.write_text("not a socket")
+        server.close()
+        assert path.exists() == (bad == "another")
+        server = await loop.create_unix_server(
+            asyncio.Protocol, tmp_path / "kept", cleanup_socket=False
+        )
+        server.close()
+        assert (tmp_path / "kept").exists()
+
+    loop.run_until_complete(main())
 
 
 def test_slow_callbacks_go_to_the_logger_of_base_events(loop, monkeypatch):
