@@ -43,6 +43,13 @@
 #define GPY_SERVER_ATTACH_TAKES_TRANSPORT 0
 #endif
 
+/* What write() wants, in the words of asyncio's TypeError. */
+#if PY_VERSION_HEX >= 0x030E0000
+#define GPY_DATA_ARGUMENT "a bytes, bytearray, or memoryview object"
+#else
+#define GPY_DATA_ARGUMENT "a bytes-like object"
+#endif
+
 /* The version that runs, not the one that compiled: (3 << 24) | (minor << 16) | (micro << 8). */
 static inline bool
 gpy_python_at_least(int minor, int micro)

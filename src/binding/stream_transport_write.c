@@ -213,7 +213,7 @@ refuse_type(PyObject *data)
 {
     PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(data), "__name__");
     if (name != NULL)
-        PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not %R", name);
+        PyErr_Format(PyExc_TypeError, "data argument must be " GPY_DATA_ARGUMENT ", not %R", name);
     Py_XDECREF(name);
     return NULL;
 }
