@@ -14,7 +14,7 @@ from typing import Any
 
 from .loop import Loop, new_event_loop
 
-__all__ = ["EventLoopPolicy", "install"]
+__all__ = ["EventLoopPolicy", "install", "set_policy"]
 
 if sys.version_info >= (3, 14):
     _Base: Any = events._BaseDefaultEventLoopPolicy
@@ -29,6 +29,14 @@ class EventLoopPolicy(_Base):
         return new_event_loop()
 
 
+def set_policy() -> None:
+    """install() without its warning."""
+    if sys.version_info >= (3, 14):
+        events._set_event_loop_policy(EventLoopPolicy())
+    else:
+        asyncio.set_event_loop_policy(EventLoopPolicy())
+
+
 def install() -> None:
     """Make gyre the loop of asyncio.run() and asyncio.new_event_loop() in this process."""
     if sys.version_info >= (3, 14):
@@ -39,6 +47,4 @@ def install() -> None:
             DeprecationWarning,
             stacklevel=2,
         )
-        events._set_event_loop_policy(EventLoopPolicy())
-    else:
-        asyncio.set_event_loop_policy(EventLoopPolicy())
+    set_policy()

@@ -1,6 +1,7 @@
 """A refused io_uring, and resource limits at their edge."""
 
 import errno
+import json
 import os
 import textwrap
 
@@ -209,6 +210,38 @@ class TestFallback:
         """
         done = under_seccomp("io_uring_setup", f"errno.{error}", code, timeout=300)
         assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
+
+
+@pytest.mark.only("gyre")
+class TestDoctor:
+    CODE = "import gyre._doctor; sys.exit(gyre._doctor.main(%r))"
+
+    @pytest.mark.parametrize("call, error, words", REFUSALS)
+    def test_cause_and_remedy(self, kind, call, error, words):
+        done = under_seccomp(call, f"errno.{error}", self.CODE % ["--json"])
+        assert (done.returncode, done.stderr) == (0, "")
+        report = json.loads(done.stdout)
+        assert report["backend"] == "epoll"
+        assert report["io_uring"]["errno"] == getattr(errno, error)
+        assert report["seccomp"] == {"mode": "filter", "filters": 1, "no_new_privs": True}
+        assert words in report["why"]
+        [problem] = report["problems"]
+        assert words in problem["remedy"]
+        assert "--seccomp-profile" in problem["remedy"]
+
+    def test_forced(self, kind):
+        done = under_seccomp(
+            "io_uring_setup", "errno.EPERM", self.CODE % [], GYRE_BACKEND="io_uring"
+        )
+        assert (done.returncode, done.stderr) == (1, "")
+        assert "backend            none\n" in done.stdout
+        assert "\nproblem: io_uring is refused\nremedy:  " in done.stdout
+
+    def test_in_kubernetes(self, kind):
+        done = under_seccomp(
+            "io_uring_setup", "errno.EPERM", self.CODE % [], KUBERNETES_SERVICE_HOST="10.0.0.1"
+        )
+        assert "localhostProfile: gyre.json" in done.stdout
 
 
 class TestLimits:
