@@ -197,6 +197,7 @@ class TCPMixin:
             return await op.future  # type: ignore[no-any-return]
         except BaseException:
             op.cancel()
+            op = None  # its future holds the exception, whose traceback holds this frame
             raise
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
@@ -209,6 +210,7 @@ class TCPMixin:
             return await op.future  # type: ignore[no-any-return]
         except BaseException:
             op.cancel()
+            op = None  # its future holds the exception, whose traceback holds this frame
             raise
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
@@ -221,6 +223,7 @@ class TCPMixin:
             await op.future
         except BaseException:
             op.cancel()
+            op = None  # its future holds the exception, whose traceback holds this frame
             raise
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
@@ -232,6 +235,7 @@ class TCPMixin:
                 await op.future
             except BaseException:
                 op.cancel()
+                op = None  # as above
                 raise
             op = op.take()
         conn = socket.socket(sock.family, sock.type, sock.proto, fileno=op)
@@ -257,6 +261,7 @@ class TCPMixin:
             await op.future
         except BaseException:
             op.cancel()
+            op = None  # its future holds the exception, whose traceback holds this frame
             raise
 
     async def _connect_otherwise(self, sock: socket.socket, address: Any) -> None:

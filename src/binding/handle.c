@@ -2,6 +2,7 @@
 #include "handle.h"
 #include "pycompat.h"
 
+#include <pythread.h>
 #include <structmember.h>
 
 static PyObject *
@@ -54,6 +55,7 @@ gpy_handle_new(struct gpy_loop *loop, PyTypeObject *type, PyObject *const *call,
     self->loop = (struct gpy_loop *)Py_NewRef((PyObject *)loop);
     self->callback = Py_NewRef(call[0]);
     self->is_timer = type == loop->state->timer_handle_type;
+    self->is_threadsafe = type == loop->state->threadsafe_handle_type;
     if (self->is_timer)
         gy_timer_init(&((struct gpy_timer_handle *)self)->timer, GY_TIMER_HOST);
     self->context = context ? Py_NewRef(context) : PyContext_CopyCurrent();
@@ -105,11 +107,9 @@ run_in_foreign_context(struct gpy_handle *self)
     return 0;
 }
 
-int
-gpy_handle_run(struct gpy_handle *self)
+static int
+handle_call(struct gpy_handle *self)
 {
-    if (self->cancelled || self->callback == NULL)
-        return 0;
     if (GY_UNLIKELY(!PyContext_CheckExact(self->context)))
         return run_in_foreign_context(self);
     PyObject *context = Py_NewRef(self->context);
@@ -141,6 +141,54 @@ gpy_handle_run(struct gpy_handle *self)
         return 0;
     }
     return gpy_handle_report(self);
+}
+
+/* Under the GIL the flags alone say who runs what; the lock is only there to sleep on. */
+static GY_COLD int
+run_threadsafe(struct gpy_threadsafe_handle *self)
+{
+    self->running_thread = PyThread_get_thread_ident();
+    if (self->ended != NULL) /* _run() was called before, by somebody else */
+        self->ended_held = PyThread_acquire_lock(self->ended, NOWAIT_LOCK) == PY_LOCK_ACQUIRED;
+    int rc = handle_call(&self->handle);
+    self->running_thread = 0;
+    if (self->ended_held) {
+        self->ended_held = false;
+        PyThread_release_lock(self->ended);
+    }
+    return rc;
+}
+
+/* Another thread that runs the callback ends it first.  0, or -1 with MemoryError. */
+static GY_COLD int
+wait_for_end(struct gpy_threadsafe_handle *self)
+{
+    unsigned long me = PyThread_get_thread_ident();
+    while (self->running_thread != 0 && self->running_thread != me) {
+        if (self->ended == NULL) {
+            self->ended = PyThread_allocate_lock();
+            if (self->ended == NULL) {
+                (void)PyErr_NoMemory();
+                return -1;
+            }
+            self->ended_held = PyThread_acquire_lock(self->ended, NOWAIT_LOCK) == PY_LOCK_ACQUIRED;
+        }
+        Py_BEGIN_ALLOW_THREADS(void)
+        PyThread_acquire_lock(self->ended, WAIT_LOCK);
+        PyThread_release_lock(self->ended); /* for the next one that waits */
+        Py_END_ALLOW_THREADS
+    }
+    return 0;
+}
+
+int
+gpy_handle_run(struct gpy_handle *self)
+{
+    if (self->cancelled || self->callback == NULL)
+        return 0;
+    if (GY_UNLIKELY(self->is_threadsafe))
+        return run_threadsafe((struct gpy_threadsafe_handle *)self);
+    return handle_call(self);
 }
 
 static void
@@ -182,6 +230,8 @@ gpy_handle_cancel(struct gpy_handle *self)
 static PyObject *
 handle_cancel(struct gpy_handle *self, PyObject *Py_UNUSED(ignored))
 {
+    if (self->is_threadsafe && wait_for_end((struct gpy_threadsafe_handle *)self) < 0)
+        return NULL;
     Py_INCREF(self);
     gpy_handle_cancel(self);
     Py_DECREF(self);
@@ -191,6 +241,8 @@ handle_cancel(struct gpy_handle *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 handle_cancelled(struct gpy_handle *self, PyObject *Py_UNUSED(ignored))
 {
+    if (self->is_threadsafe && wait_for_end((struct gpy_threadsafe_handle *)self) < 0)
+        return NULL;
     return PyBool_FromLong(self->cancelled);
 }
 
@@ -308,6 +360,8 @@ handle_get_class(struct gpy_handle *self, void *Py_UNUSED(closure))
     if (self->loop == NULL)
         return Py_NewRef((PyObject *)Py_TYPE(self));
     struct gpy_state *state = self->loop->state;
+    if (self->is_threadsafe)
+        return Py_NewRef(state->asyncio_threadsafe_handle_type);
     return Py_NewRef(self->is_timer ? state->asyncio_timer_handle_type
                                     : state->asyncio_handle_type);
 }
@@ -430,6 +484,8 @@ handle_dealloc(struct gpy_handle *self)
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs((PyObject *)self);
     (void)handle_clear(self);
+    if (self->is_threadsafe && ((struct gpy_threadsafe_handle *)self)->ended != NULL)
+        PyThread_free_lock(((struct gpy_threadsafe_handle *)self)->ended);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -473,6 +529,33 @@ static PyType_Spec timer_handle_spec = {
     .slots = timer_handle_slots,
 };
 
+static PyType_Slot threadsafe_handle_slots[] = {
+    {Py_tp_doc, "What call_soon_threadsafe() returns: asyncio's handle of that kind."},
+    {Py_tp_dealloc, handle_dealloc},
+    {Py_tp_traverse, handle_traverse},
+    {Py_tp_clear, handle_clear},
+    {0, NULL},
+};
+
+static PyType_Spec threadsafe_handle_spec = {
+    .name = "gyre._gyre.ThreadSafeHandle",
+    .basicsize = sizeof(struct gpy_threadsafe_handle),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = threadsafe_handle_slots,
+};
+
+/* From 3.14 on; before it, call_soon_threadsafe() returns a Handle. */
+static int
+threadsafe_handle_exec(PyObject *module, struct gpy_state *state, PyObject *events)
+{
+    if (!PyObject_HasAttrString(events, "_ThreadSafeHandle"))
+        return 0;
+    state->asyncio_threadsafe_handle_type = PyObject_GetAttrString(events, "_ThreadSafeHandle");
+    state->threadsafe_handle_type = (PyTypeObject *)PyType_FromModuleAndSpec(
+        module, &threadsafe_handle_spec, (PyObject *)state->handle_type);
+    return state->asyncio_threadsafe_handle_type && state->threadsafe_handle_type ? 0 : -1;
+}
+
 int
 gpy_handle_exec(PyObject *module, struct gpy_state *state)
 {
@@ -481,13 +564,17 @@ gpy_handle_exec(PyObject *module, struct gpy_state *state)
         return -1;
     state->asyncio_handle_type = PyObject_GetAttrString(events, "Handle");
     state->asyncio_timer_handle_type = PyObject_GetAttrString(events, "TimerHandle");
-    Py_DECREF(events);
     if (state->asyncio_handle_type == NULL || state->asyncio_timer_handle_type == NULL)
-        return -1;
+        goto fail;
     state->handle_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &handle_spec, NULL);
-    if (state->handle_type == NULL)
-        return -1;
+    if (state->handle_type == NULL || threadsafe_handle_exec(module, state, events) < 0)
+        goto fail;
+    Py_DECREF(events);
     state->timer_handle_type = (PyTypeObject *)PyType_FromModuleAndSpec(
         module, &timer_handle_spec, (PyObject *)state->handle_type);
     return state->timer_handle_type ? 0 : -1;
+
+fail:
+    Py_DECREF(events);
+    return -1;
 }

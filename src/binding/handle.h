@@ -23,6 +23,7 @@ struct gpy_handle {
     uint8_t nargs; /* HANDLE_ARGS_TUPLE: slots[1] is a tuple */
     bool cancelled;
     bool is_timer;
+    bool is_threadsafe;
     bool scheduled;   /* timers: in the heap                        */
     bool when_is_int; /* timers: the caller gave an int             */
 };
@@ -33,12 +34,24 @@ struct gpy_timer_handle {
     double when;
 };
 
+/* What call_soon_threadsafe() returns from 3.14 on: while the callback runs, cancel() and
+ * cancelled() of other threads wait for its end. */
+struct gpy_threadsafe_handle {
+    struct gpy_handle handle;
+    unsigned long running_thread; /* that runs the callback now, or 0                        */
+    PyThread_type_lock ended;     /* for those that wait; made by the first of them          */
+    bool ended_held;              /* the running callback holds `ended`                      */
+};
+
 int gpy_handle_exec(PyObject *module, struct gpy_state *state);
 
 static inline bool
 gpy_handle_check(struct gpy_state *state, PyObject *object)
 {
-    return Py_IS_TYPE(object, state->handle_type) || Py_IS_TYPE(object, state->timer_handle_type);
+    return Py_IS_TYPE(object, state->handle_type) ||
+           Py_IS_TYPE(object, state->timer_handle_type) ||
+           (state->threadsafe_handle_type != NULL &&
+            Py_IS_TYPE(object, state->threadsafe_handle_type));
 }
 
 /* New Handle or TimerHandle (not yet in any queue) for call[0](*call[1:ncall]), that is an argument

@@ -77,10 +77,10 @@ check_call(struct gpy_loop *self, PyObject *callback, const char *method, bool o
 }
 
 static struct gpy_handle *
-push_handle(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *context)
+push_handle(struct gpy_loop *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t nargs,
+            PyObject *context)
 {
-    struct gpy_handle *handle =
-        gpy_handle_new(self, self->state->handle_type, args, (size_t)nargs, context);
+    struct gpy_handle *handle = gpy_handle_new(self, type, args, (size_t)nargs, context);
     if (handle != NULL &&
         gpy_ready_push(&self->ready, GPY_READY_HANDLE, (PyObject *)handle, NULL, NULL) < 0)
         Py_CLEAR(handle);
@@ -94,7 +94,7 @@ loop_call_soon(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, P
     if (parse_call(&sig_call_soon, args, nargs, kwnames, &context) < 0 ||
         check_call(self, args[0], "call_soon", true) < 0)
         return NULL;
-    return (PyObject *)push_handle(self, args, nargs, context);
+    return (PyObject *)push_handle(self, self->state->handle_type, args, nargs, context);
 }
 
 static PyObject *
@@ -105,7 +105,10 @@ loop_call_soon_threadsafe(struct gpy_loop *self, PyObject *const *args, Py_ssize
     if (parse_call(&sig_call_soon_threadsafe, args, nargs, kwnames, &context) < 0 ||
         check_call(self, args[0], "call_soon_threadsafe", false) < 0)
         return NULL;
-    struct gpy_handle *handle = push_handle(self, args, nargs, context);
+    PyTypeObject *type = self->state->threadsafe_handle_type; /* NULL before 3.14 */
+    if (type == NULL)
+        type = self->state->handle_type;
+    struct gpy_handle *handle = push_handle(self, type, args, nargs, context);
     if (handle != NULL)
         gy_wakeup_send(&self->core.wakeup);
     return (PyObject *)handle;

@@ -47,11 +47,9 @@ signals_take(struct gpy_loop *self)
 {
     if (self->signal_fds[0] < 0 &&
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, self->signal_fds) < 0) {
-        /* Out of descriptors: EINTR still ends the wait.  Only a signal that arrives between the
-         * last check and the enter has to wait for the next event. */
         self->signal_fds[0] = self->signal_fds[1] = -1;
-        self->signals_foreign = true;
-        return 0;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
     }
     PyObject *fd = PyLong_FromLong(self->signal_fds[1]);
     if (fd == NULL)

@@ -17,6 +17,7 @@
     X(loop_type)                                                                                   \
     X(handle_type)                                                                                 \
     X(timer_handle_type)                                                                           \
+    X(threadsafe_handle_type)                                                                      \
     X(future_type)                                                                                 \
     X(task_type)                                                                                   \
     X(future_iter_type)                                                                            \
@@ -29,6 +30,7 @@
 #define GPY_OBJECTS(X)                                                                             \
     X(asyncio_handle_type)                                                                         \
     X(asyncio_timer_handle_type)                                                                   \
+    X(asyncio_threadsafe_handle_type)                                                              \
     X(backend_error)                                                                               \
     X(base_event_loop)                                                                             \
     X(kwnames_warn_on_full_buffer)                                                                 \

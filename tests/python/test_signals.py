@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -566,22 +565,3 @@ class TestWakeupDescriptor:
         run_turns(loop, 5)
         assert len(seen) == 200
         loop.remove_signal_handler(SIGNAL)
-
-
-def test_no_descriptors_left_for_the_signal_socketpair(loop):
-    """A run that begins at the descriptor limit still blocks, and a signal still ends its wait."""
-    taken = []
-    loop.add_signal_handler(SIGNAL, lambda: loop.stop())
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                taken.append(os.dup(0))
-        loop.call_later(0.01, kill)
-        loop.run_forever()
-    finally:
-        for fd in taken:
-            os.close(fd)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert loop.remove_signal_handler(SIGNAL)
