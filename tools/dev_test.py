@@ -20,6 +20,7 @@ from dev_term import BUILD, ROOT, Arg, Stop, output, stream
 BACKENDS = ("io_uring", "epoll")
 
 PYTEST_LIMIT_S = 1200
+PYTEST_SLOW_LIMIT_S = 3600  # under ASan, and with each test repeated
 CONFORMANCE_LIMIT_S = 1800
 CORE_LIMIT_S = 900
 
@@ -172,7 +173,9 @@ def run_pytest(env: Venv, args: Sequence[str], variables: dict[str, str], name: 
     report = results / f"{name}.xml"
     report.unlink(missing_ok=True)
     argv: list[Arg] = [env.python, "-m", "pytest", f"--junitxml={report}", *args]
-    code = stream(argv, env=variables, limit_s=PYTEST_LIMIT_S)
+    slow = env.path.name != env.version
+    limit_s = PYTEST_SLOW_LIMIT_S if slow else PYTEST_LIMIT_S
+    code = stream(argv, env=variables, limit_s=limit_s)
     if code == 5:
         return Count(failed=1, note="pytest collected no test")
     if not report.exists():

@@ -3,9 +3,8 @@ the oracle."""
 
 import asyncio
 
-import pytest
-
 import gyre
+import pytest
 
 
 class Types:
