@@ -1,7 +1,7 @@
 """What the C code says to asyncio's logger and exception handler, and to gyre's logger.
 
-Only reached when something went wrong or was slow.  asyncio's wording differs by version, so its own
-functions are asked where it says the same.
+Only reached when something went wrong or was slow.  asyncio's wording differs by version, so its
+own functions are asked where it says the same.
 """
 
 from __future__ import annotations
