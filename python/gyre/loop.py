@@ -134,7 +134,7 @@ class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseE
         """Stop accepting; remove the file of a UNIX server that is to be removed with it (3.13)."""
         inode = self._unix_server_sockets.pop(sock, None)
         path = None if inode is None else sock.getsockname()
-        super()._stop_serving(sock)  # type: ignore[misc]
+        super()._stop_serving(sock)
         if path is None:
             return
         try:

@@ -48,8 +48,7 @@ int gpy_handle_exec(PyObject *module, struct gpy_state *state);
 static inline bool
 gpy_handle_check(struct gpy_state *state, PyObject *object)
 {
-    return Py_IS_TYPE(object, state->handle_type) ||
-           Py_IS_TYPE(object, state->timer_handle_type) ||
+    return Py_IS_TYPE(object, state->handle_type) || Py_IS_TYPE(object, state->timer_handle_type) ||
            (state->threadsafe_handle_type != NULL &&
             Py_IS_TYPE(object, state->threadsafe_handle_type));
 }

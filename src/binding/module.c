@@ -41,7 +41,8 @@ module_exec(PyObject *module)
     Py_DECREF(asyncio);
     if (gpy_future_exec(module, state) < 0 || gpy_future_iter_exec(module, state) < 0 ||
         gpy_task_exec(module, state) < 0 || gpy_handle_exec(module, state) < 0 ||
-        gpy_backend_exec(module, state) < 0 || gpy_loop_exec(module, state) < 0 || gpy_tcp_exec(module, state) < 0)
+        gpy_backend_exec(module, state) < 0 || gpy_loop_exec(module, state) < 0 ||
+        gpy_tcp_exec(module, state) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "__version__", GPY_VERSION);
 }
