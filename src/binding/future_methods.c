@@ -177,11 +177,14 @@ future_cancel(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject 
 PyMethodDef gpy_future_methods[] = {
     GPY_FUT_METHODS,
     {"set_result", future_set_result, METH_O,
-     PyDoc_STR("Mark the future done with this result; InvalidStateError if it was.")},
+     PyDoc_STR("set_result($self, result, /)\n--\n\nMark the future done with this result; "
+               "InvalidStateError if it was.")},
     {"set_exception", future_set_exception, METH_O,
-     PyDoc_STR("Mark the future done with this exception; InvalidStateError if it was.")},
+     PyDoc_STR("set_exception($self, exception, /)\n--\n\nMark the future done with this "
+               "exception; InvalidStateError if it was.")},
     {"cancel", GPY_FASTCALL_KEYWORDS(future_cancel),
-     PyDoc_STR("cancel(msg=None)\n--\n\nCancel the future and schedule its callbacks; False if it "
+     PyDoc_STR("cancel($self, /, msg=None)\n--\n\nCancel the future and schedule its callbacks; "
+               "False if it "
                "was done.")},
     {NULL, NULL, 0, NULL},
 };

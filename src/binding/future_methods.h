@@ -41,23 +41,28 @@ PyObject *gpy_fut_parse_cancel(PyObject *const *args, Py_ssize_t nargs, PyObject
 
 #define GPY_FUT_METHODS                                                                            \
     {"result", gpy_fut_m_result, METH_NOARGS,                                                      \
-     PyDoc_STR("Return the result, or raise the exception; InvalidStateError while pending.")},    \
+     PyDoc_STR("result($self, /)\n--\n\nReturn the result, or raise the exception; "               \
+               "InvalidStateError while pending.")},                                               \
         {"exception", gpy_fut_m_exception, METH_NOARGS,                                            \
-         PyDoc_STR("Return the exception that was set, or None; raises like result() if "          \
+         PyDoc_STR("exception($self, /)\n--\n\nReturn the exception that was set, or None; "       \
+                   "raises like result() if "                                                      \
                    "cancelled or pending.")},                                                      \
         {"done", gpy_fut_m_done, METH_NOARGS,                                                      \
-         PyDoc_STR("Return True once there is a result, an exception or a cancellation.")},        \
+         PyDoc_STR("done($self, /)\n--\n\nReturn True once there is a result, an exception or a "  \
+                   "cancellation.")},                                                              \
         {"cancelled", gpy_fut_m_cancelled, METH_NOARGS,                                            \
-         PyDoc_STR("Return True if this ended by cancellation.")},                                 \
+         PyDoc_STR("cancelled($self, /)\n--\n\nReturn True if this ended by cancellation.")},      \
         {"get_loop", gpy_fut_m_get_loop, METH_NOARGS,                                              \
-         PyDoc_STR("Return the event loop this belongs to.")},                                     \
+         PyDoc_STR("get_loop($self, /)\n--\n\nReturn the event loop this belongs to.")},           \
         {"_make_cancelled_error", gpy_fut_m_make_cancelled_error, METH_NOARGS,                     \
          PyDoc_STR("Return the CancelledError to raise; the original one the first time.")},       \
         {"add_done_callback", GPY_FASTCALL_KEYWORDS(gpy_fut_m_add_done_callback),                  \
-         PyDoc_STR("add_done_callback(fn, /, *, context=None)\n--\n\nHave the loop call fn(self) " \
+         PyDoc_STR("add_done_callback($self, fn, /, *, context=None)\n--\n\nHave the loop call "   \
+                   "fn(self) "                                                                     \
                    "in context once this is done.")},                                              \
         {"remove_done_callback", gpy_fut_m_remove_done_callback, METH_O,                           \
-         PyDoc_STR("Remove every callback equal to fn and return how many there were.")},          \
+         PyDoc_STR("remove_done_callback($self, fn, /)\n--\n\nRemove every callback equal to fn "  \
+                   "and return how many there were.")},                                            \
     {                                                                                              \
         "__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,                                 \
             PyDoc_STR("Future[int] and Task[int] are for annotations only.")                       \

@@ -433,16 +433,20 @@ static PyGetSetDef timer_handle_getset[] = {
 };
 
 static PyMethodDef handle_methods[] = {
-    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS, "Keep the callback from being called."},
-    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS, "True after cancel()."},
-    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS, "The callback's Context."},
+    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS,
+     "cancel($self)\n--\n\nKeep the callback from being called."},
+    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS,
+     "cancelled($self)\n--\n\nTrue after cancel()."},
+    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS,
+     "get_context($self)\n--\n\nThe callback's Context."},
     {"_run", (PyCFunction)handle_run, METH_NOARGS, NULL},
     {"_repr_info", (PyCFunction)handle_repr_info, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMethodDef timer_handle_methods[] = {
-    {"when", (PyCFunction)handle_when, METH_NOARGS, "The time, on the loop's clock, in seconds."},
+    {"when", (PyCFunction)handle_when, METH_NOARGS,
+     "when($self)\n--\n\nThe time, on the loop's clock, in seconds."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -2,6 +2,7 @@
  *
  * The table is indexed by descriptor: libraries that live on these calls (database drivers, TLS and
  * curl bindings) change their interest with every message. */
+#include "args.h"
 #include "handle.h"
 #include "loop.h"
 
@@ -119,22 +120,25 @@ reader_set(struct gpy_loop *self, PyObject *file, int fd, enum direction directi
     return 0;
 }
 
+static const struct gpy_leading add_reader_takes = {"add_reader", 2, {"fd", "callback"}, false};
+static const struct gpy_leading add_writer_takes = {"add_writer", 2, {"fd", "callback"}, false};
+/* asyncio's own transports, some of which gyre borrows, pass their context from 3.15 on. */
+static const struct gpy_leading add_reader_private_takes = {
+    "_add_reader", 2, {"fd", "callback"}, true};
+static const struct gpy_leading add_writer_private_takes = {
+    "_add_writer", 2, {"fd", "callback"}, true};
+
 static PyObject *
-reader_add(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, const char *name,
-           enum direction direction)
+reader_add(struct gpy_loop *self, const struct gpy_call *call, enum direction direction)
 {
-    if (nargs < 2) {
-        PyErr_Format(PyExc_TypeError, "%s() missing %zd required positional argument%s", name,
-                     2 - nargs, nargs ? "" : "s");
-        return NULL;
-    }
+    PyObject *const *args = call->args;
     if (gpy_loop_check_open(self) < 0)
         return NULL;
     int fd = file_descriptor(args[0]);
     if (fd < 0 || reader_reserve(self, fd) < 0)
         return NULL;
-    struct gpy_handle *handle =
-        gpy_handle_new(self, self->state->handle_type, args + 1, (size_t)nargs - 1, NULL);
+    struct gpy_handle *handle = gpy_handle_new(self, self->state->handle_type, args + 1,
+                                               (size_t)call->nargs - 1, call->context);
     if (handle == NULL)
         return NULL;
     if (reader_set(self, args[0], fd, direction, handle) < 0)
@@ -187,17 +191,6 @@ ensure_no_transport(struct gpy_loop *self, PyObject *file)
 }
 
 static PyObject *
-public_add(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, const char *name,
-           enum direction direction)
-{
-    if (nargs > 0 && ensure_no_transport(self, args[0]) < 0)
-        return NULL;
-    PyObject *handle = reader_add(self, args, nargs, name, direction);
-    Py_XDECREF(handle);
-    return handle ? Py_NewRef(Py_None) : NULL;
-}
-
-static PyObject *
 public_remove(struct gpy_loop *self, PyObject *file, enum direction direction)
 {
     if (ensure_no_transport(self, file) < 0)
@@ -206,27 +199,47 @@ public_remove(struct gpy_loop *self, PyObject *file, enum direction direction)
 }
 
 static PyObject *
-loop_add_reader(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs)
+loop_add_reader(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return public_add(self, args, nargs, "add_reader", DIRECTION_READ);
+    struct gpy_call call;
+    if (gpy_call_parse(&call, &add_reader_takes, args, nargs, kwnames) < 0 ||
+        ensure_no_transport(self, call.args[0]) < 0)
+        return NULL;
+    PyObject *handle = reader_add(self, &call, DIRECTION_READ);
+    Py_XDECREF(handle);
+    return handle ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyObject *
-loop_add_writer(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs)
+loop_add_writer(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return public_add(self, args, nargs, "add_writer", DIRECTION_WRITE);
+    struct gpy_call call;
+    if (gpy_call_parse(&call, &add_writer_takes, args, nargs, kwnames) < 0 ||
+        ensure_no_transport(self, call.args[0]) < 0)
+        return NULL;
+    PyObject *handle = reader_add(self, &call, DIRECTION_WRITE);
+    Py_XDECREF(handle);
+    return handle ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyObject *
-loop_add_reader_private(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs)
+loop_add_reader_private(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs,
+                        PyObject *kwnames)
 {
-    return reader_add(self, args, nargs, "_add_reader", DIRECTION_READ);
+    struct gpy_call call;
+    if (gpy_call_parse(&call, &add_reader_private_takes, args, nargs, kwnames) < 0)
+        return NULL;
+    return reader_add(self, &call, DIRECTION_READ);
 }
 
 static PyObject *
-loop_add_writer_private(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs)
+loop_add_writer_private(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs,
+                        PyObject *kwnames)
 {
-    return reader_add(self, args, nargs, "_add_writer", DIRECTION_WRITE);
+    struct gpy_call call;
+    if (gpy_call_parse(&call, &add_writer_private_takes, args, nargs, kwnames) < 0)
+        return NULL;
+    return reader_add(self, &call, DIRECTION_WRITE);
 }
 
 static PyObject *
@@ -324,17 +337,24 @@ gpy_loop_readers_clear(struct gpy_loop *self)
     PyMem_Free(table);
 }
 
+GPY_ONE_ARGUMENT(loop_remove_reader_method, struct gpy_loop, loop_remove_reader, "remove_reader",
+                 "fd")
+GPY_ONE_ARGUMENT(loop_remove_writer_method, struct gpy_loop, loop_remove_writer, "remove_writer",
+                 "fd")
+
 PyMethodDef gpy_loop_reader_methods[] = {
-    {"add_reader", (PyCFunction)(void (*)(void))loop_add_reader, METH_FASTCALL,
-     "Call a function whenever a descriptor is readable."},
-    {"add_writer", (PyCFunction)(void (*)(void))loop_add_writer, METH_FASTCALL,
-     "Call a function whenever a descriptor is writable."},
-    {"remove_reader", (PyCFunction)loop_remove_reader, METH_O,
-     "End add_reader(); False if there was none."},
-    {"remove_writer", (PyCFunction)loop_remove_writer, METH_O,
-     "End add_writer(); False if there was none."},
-    {"_add_reader", (PyCFunction)(void (*)(void))loop_add_reader_private, METH_FASTCALL, NULL},
-    {"_add_writer", (PyCFunction)(void (*)(void))loop_add_writer_private, METH_FASTCALL, NULL},
+    {"add_reader", GPY_METHOD(loop_add_reader),
+     "add_reader($self, fd, callback, *args)\n--\n\nCall a function whenever a descriptor is "
+     "readable."},
+    {"add_writer", GPY_METHOD(loop_add_writer),
+     "add_writer($self, fd, callback, *args)\n--\n\nCall a function whenever a descriptor is "
+     "writable."},
+    {"remove_reader", GPY_METHOD(loop_remove_reader_method),
+     "remove_reader($self, fd)\n--\n\nEnd add_reader(); False if there was none."},
+    {"remove_writer", GPY_METHOD(loop_remove_writer_method),
+     "remove_writer($self, fd)\n--\n\nEnd add_writer(); False if there was none."},
+    {"_add_reader", GPY_METHOD(loop_add_reader_private), NULL},
+    {"_add_writer", GPY_METHOD(loop_add_writer_private), NULL},
     {"_remove_reader", (PyCFunction)loop_remove_reader_private, METH_O, NULL},
     {"_remove_writer", (PyCFunction)loop_remove_writer_private, METH_O, NULL},
     {NULL, NULL, 0, NULL},

@@ -1,5 +1,6 @@
 /* loop_schedule.c: call_soon, call_later, call_at, call_soon_threadsafe, create_task,
  * create_future. */
+#include "args.h"
 #include "handle.h"
 #include "loop.h"
 #include "pycompat.h"
@@ -23,42 +24,11 @@ gpy_loop_schedule(struct gpy_loop *loop, enum gpy_ready_tag tag, PyObject *owner
     return gpy_ready_push(&loop->ready, tag, owner, a, b);
 }
 
-/* A method of the call_soon kind: (positional..., *args, context=None). */
-struct signature {
-    const char *name;
-    Py_ssize_t positional; /* leading arguments that must be there */
-};
-
-static const struct signature sig_call_soon = {"call_soon", 1};
-static const struct signature sig_call_soon_threadsafe = {"call_soon_threadsafe", 1};
-static const struct signature sig_call_later = {"call_later", 2};
-static const struct signature sig_call_at = {"call_at", 2};
-
-/* Checks the arguments.  *context is borrowed, or NULL for none. */
-static int
-parse_call(const struct signature *signature, PyObject *const *args, Py_ssize_t nargs,
-           PyObject *kwnames, PyObject **context)
-{
-    *context = NULL;
-    if (GY_UNLIKELY(nargs < signature->positional)) {
-        Py_ssize_t missing = signature->positional - nargs;
-        PyErr_Format(PyExc_TypeError, "%s() missing %zd required positional argument%s",
-                     signature->name, missing, missing == 1 ? "" : "s");
-        return -1;
-    }
-    Py_ssize_t count = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *key = PyTuple_GET_ITEM(kwnames, i);
-        if (PyUnicode_CompareWithASCIIString(key, "context") != 0) {
-            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R",
-                         signature->name, key);
-            return -1;
-        }
-        if (args[nargs + i] != Py_None)
-            *context = args[nargs + i];
-    }
-    return 0;
-}
+static const struct gpy_leading call_soon_takes = {"call_soon", 1, {"callback"}, true};
+static const struct gpy_leading call_soon_threadsafe_takes = {
+    "call_soon_threadsafe", 1, {"callback"}, true};
+static const struct gpy_leading call_later_takes = {"call_later", 2, {"delay", "callback"}, true};
+static const struct gpy_leading call_at_takes = {"call_at", 2, {"when", "callback"}, true};
 
 /* asyncio's two debug checks; _check_callback is inherited and words its own errors. */
 static int
@@ -77,10 +47,10 @@ check_call(struct gpy_loop *self, PyObject *callback, const char *method, bool o
 }
 
 static struct gpy_handle *
-push_handle(struct gpy_loop *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t nargs,
-            PyObject *context)
+push_handle(struct gpy_loop *self, PyTypeObject *type, const struct gpy_call *call)
 {
-    struct gpy_handle *handle = gpy_handle_new(self, type, args, (size_t)nargs, context);
+    struct gpy_handle *handle =
+        gpy_handle_new(self, type, call->args, (size_t)call->nargs, call->context);
     if (handle != NULL &&
         gpy_ready_push(&self->ready, GPY_READY_HANDLE, (PyObject *)handle, NULL, NULL) < 0)
         Py_CLEAR(handle);
@@ -90,25 +60,25 @@ push_handle(struct gpy_loop *self, PyTypeObject *type, PyObject *const *args, Py
 static PyObject *
 loop_call_soon(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    PyObject *context;
-    if (parse_call(&sig_call_soon, args, nargs, kwnames, &context) < 0 ||
-        check_call(self, args[0], "call_soon", true) < 0)
+    struct gpy_call call;
+    if (gpy_call_parse(&call, &call_soon_takes, args, nargs, kwnames) < 0 ||
+        check_call(self, call.args[0], "call_soon", true) < 0)
         return NULL;
-    return (PyObject *)push_handle(self, self->state->handle_type, args, nargs, context);
+    return (PyObject *)push_handle(self, self->state->handle_type, &call);
 }
 
 static PyObject *
 loop_call_soon_threadsafe(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs,
                           PyObject *kwnames)
 {
-    PyObject *context;
-    if (parse_call(&sig_call_soon_threadsafe, args, nargs, kwnames, &context) < 0 ||
-        check_call(self, args[0], "call_soon_threadsafe", false) < 0)
+    struct gpy_call call;
+    if (gpy_call_parse(&call, &call_soon_threadsafe_takes, args, nargs, kwnames) < 0 ||
+        check_call(self, call.args[0], "call_soon_threadsafe", false) < 0)
         return NULL;
     PyTypeObject *type = self->state->threadsafe_handle_type; /* NULL before 3.14 */
     if (type == NULL)
         type = self->state->handle_type;
-    struct gpy_handle *handle = push_handle(self, type, args, nargs, context);
+    struct gpy_handle *handle = push_handle(self, type, &call);
     if (handle != NULL)
         gy_wakeup_send(&self->core.wakeup);
     return (PyObject *)handle;
@@ -131,11 +101,11 @@ gpy_when_to_ns(double when)
 }
 
 static PyObject *
-add_timer(struct gpy_loop *self, double when, PyObject *const *args, Py_ssize_t nargs,
-          PyObject *context)
+add_timer(struct gpy_loop *self, double when, const struct gpy_call *call)
 {
     struct gpy_timer_handle *handle = (struct gpy_timer_handle *)gpy_handle_new(
-        self, self->state->timer_handle_type, args + 1, (size_t)nargs - 1, context);
+        self, self->state->timer_handle_type, call->args + 1, (size_t)call->nargs - 1,
+        call->context);
     if (handle == NULL)
         return NULL;
     handle->when = when;
@@ -150,36 +120,36 @@ add_timer(struct gpy_loop *self, double when, PyObject *const *args, Py_ssize_t 
 static PyObject *
 loop_call_at(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    PyObject *context;
-    if (parse_call(&sig_call_at, args, nargs, kwnames, &context) < 0)
+    struct gpy_call call;
+    if (gpy_call_parse(&call, &call_at_takes, args, nargs, kwnames) < 0)
         return NULL;
-    if (args[0] == Py_None) {
+    if (call.args[0] == Py_None) {
         PyErr_SetString(PyExc_TypeError, "when cannot be None");
         return NULL;
     }
-    double when = PyFloat_AsDouble(args[0]);
-    if ((when == -1.0 && PyErr_Occurred()) || check_call(self, args[1], "call_at", true) < 0)
+    double when = PyFloat_AsDouble(call.args[0]);
+    if ((when == -1.0 && PyErr_Occurred()) || check_call(self, call.args[1], "call_at", true) < 0)
         return NULL;
-    PyObject *timer = add_timer(self, when, args, nargs, context);
+    PyObject *timer = add_timer(self, when, &call);
     if (timer != NULL)
-        ((struct gpy_handle *)timer)->when_is_int = PyLong_CheckExact(args[0]);
+        ((struct gpy_handle *)timer)->when_is_int = PyLong_CheckExact(call.args[0]);
     return timer;
 }
 
 /* call_at() is a subclass's: it gets what asyncio's call_later() would pass it. */
 static PyObject *
-call_later_by_call_at(struct gpy_loop *self, double when, PyObject *const *args, Py_ssize_t nargs,
-                      PyObject *kwnames)
+call_later_by_call_at(struct gpy_loop *self, double when, const struct gpy_call *call)
 {
     PyObject *method = PyObject_GetAttr((PyObject *)self, self->state->str_call_at);
     PyObject *first = method ? PyFloat_FromDouble(when) : NULL;
     PyObject *result = NULL;
-    size_t total = (size_t)nargs + (kwnames ? (size_t)PyTuple_GET_SIZE(kwnames) : 0);
-    PyObject **copy = first ? PyMem_New(PyObject *, total) : NULL;
+    size_t nargs = (size_t)call->nargs;
+    PyObject **copy = first ? PyMem_New(PyObject *, nargs + 1) : NULL;
     if (copy != NULL) {
-        memcpy(copy, args, total * sizeof(*copy));
+        memcpy(copy, call->args, nargs * sizeof(*copy));
         copy[0] = first;
-        result = PyObject_Vectorcall(method, copy, (size_t)nargs, kwnames);
+        copy[nargs] = call->context ? call->context : Py_None;
+        result = PyObject_Vectorcall(method, copy, nargs, self->state->kwnames_context);
         PyMem_Free(copy);
     } else if (first != NULL) {
         PyErr_NoMemory();
@@ -192,16 +162,16 @@ call_later_by_call_at(struct gpy_loop *self, double when, PyObject *const *args,
 static PyObject *
 loop_call_later(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    PyObject *context;
-    if (parse_call(&sig_call_later, args, nargs, kwnames, &context) < 0)
+    struct gpy_call call;
+    if (gpy_call_parse(&call, &call_later_takes, args, nargs, kwnames) < 0)
         return NULL;
-    if (args[0] == Py_None) {
+    if (call.args[0] == Py_None) {
         PyErr_SetString(PyExc_TypeError, "delay must not be None");
         return NULL;
     }
-    double delay = PyFloat_AsDouble(args[0]);
+    double delay = PyFloat_AsDouble(call.args[0]);
     if ((delay == -1.0 && PyErr_Occurred()) ||
-        check_call(self, args[1], "call_at", true) < 0) /* asyncio's words */
+        check_call(self, call.args[1], "call_at", true) < 0) /* asyncio's words */
         return NULL;
     double now;
     if (GY_LIKELY(!self->time_overridden)) {
@@ -214,8 +184,8 @@ loop_call_later(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, 
             return NULL;
     }
     if (GY_UNLIKELY(self->overridden))
-        return call_later_by_call_at(self, now + delay, args, nargs, kwnames);
-    return add_timer(self, now + delay, args, nargs, context);
+        return call_later_by_call_at(self, now + delay, &call);
+    return add_timer(self, now + delay, &call);
 }
 
 static PyObject *
@@ -359,16 +329,31 @@ gpy_loop_call_soon(struct gpy_loop *self, PyObject *callable, PyObject *arg, PyO
     return handle ? 0 : -1;
 }
 
-#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+#if PY_VERSION_HEX >= 0x030D0300
+#define CREATE_TASK_TAKES "create_task($self, coro, **kwargs)\n--\n\n"
+#else
+#define CREATE_TASK_TAKES "create_task($self, coro, *, name=None, context=None)\n--\n\n"
+#endif
+
 PyMethodDef gpy_loop_schedule_methods[] = {
-    {"call_soon", FAST(loop_call_soon), "Call a function in the loop's next turn."},
-    {"call_soon_threadsafe", FAST(loop_call_soon_threadsafe),
+    {"call_soon", GPY_METHOD(loop_call_soon),
+     "call_soon($self, callback, *args, context=None)\n--\n\n"
+     "Call a function in the loop's next turn."},
+    {"call_soon_threadsafe", GPY_METHOD(loop_call_soon_threadsafe),
+     "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
      "call_soon() from any thread; wakes the loop."},
-    {"call_later", FAST(loop_call_later), "Call a function after a delay in seconds."},
-    {"call_at", FAST(loop_call_at), "Call a function when the loop's clock shows a time."},
-    {"time", (PyCFunction)loop_time, METH_NOARGS, "The loop's clock, CLOCK_MONOTONIC in seconds."},
-    {"create_future", (PyCFunction)loop_create_future, METH_NOARGS, "A new gyre.Future."},
-    {"create_task", FAST(loop_create_task), "Run a coroutine as a gyre.Task."},
+    {"call_later", GPY_METHOD(loop_call_later),
+     "call_later($self, delay, callback, *args, context=None)\n--\n\n"
+     "Call a function after a delay in seconds."},
+    {"call_at", GPY_METHOD(loop_call_at),
+     "call_at($self, when, callback, *args, context=None)\n--\n\n"
+     "Call a function when the loop's clock shows a time."},
+    {"time", (PyCFunction)loop_time, METH_NOARGS,
+     "time($self)\n--\n\nThe loop's clock, CLOCK_MONOTONIC in seconds."},
+    {"create_future", (PyCFunction)loop_create_future, METH_NOARGS,
+     "create_future($self)\n--\n\nA new gyre.Future."},
+    {"create_task", GPY_METHOD(loop_create_task),
+     CREATE_TASK_TAKES "Run a coroutine as a gyre.Task."},
     {"_add_callback", (PyCFunction)loop_add_callback, METH_O, NULL},
     {"_add_callback_signalsafe", (PyCFunction)loop_add_callback_signalsafe, METH_O, NULL},
     {"_write_to_self", (PyCFunction)loop_write_to_self, METH_NOARGS, NULL},

@@ -7,6 +7,7 @@
  * at once; the core's stream is ended exactly once, by its closed() or by abandon. */
 #include "stream_transport.h"
 
+#include "args.h"
 #include "errors.h"
 #include "future.h"
 #include "pycompat.h"
@@ -463,24 +464,31 @@ stream_transport_dealloc(struct gpy_stream_transport *self)
     Py_DECREF(type);
 }
 
+GPY_ONE_ARGUMENT(stream_transport_write, struct gpy_stream_transport, gpy_stream_transport_write,
+                 "write", "data")
+GPY_ONE_ARGUMENT(stream_transport_writelines, struct gpy_stream_transport,
+                 gpy_stream_transport_writelines, "writelines", "list_of_data")
+
 static PyMethodDef stream_transport_methods[] = {
     GPY_TRANSPORT_METHODS,
-    {"write", (PyCFunction)gpy_stream_transport_write, METH_O,
-     "Send bytes; what the socket does not take at once is buffered."},
-    {"writelines", (PyCFunction)gpy_stream_transport_writelines, METH_O,
-     "Send several bytes objects."},
+    {"write", GPY_METHOD(stream_transport_write),
+     "write($self, data)\n--\n\nSend bytes; what the socket does not take at once is buffered."},
+    {"writelines", GPY_METHOD(stream_transport_writelines),
+     "writelines($self, list_of_data)\n--\n\nSend several bytes objects."},
     {"write_eof", (PyCFunction)gpy_stream_transport_write_eof, METH_NOARGS,
-     "Close the sending side when the buffer is sent."},
-    {"can_write_eof", (PyCFunction)stream_transport_can_write_eof, METH_NOARGS, "True."},
+     "write_eof($self)\n--\n\nClose the sending side when the buffer is sent."},
+    {"can_write_eof", (PyCFunction)stream_transport_can_write_eof, METH_NOARGS,
+     "can_write_eof($self)\n--\n\nTrue."},
     {"is_reading", (PyCFunction)stream_transport_is_reading, METH_NOARGS,
-     "True if the protocol may be given data."},
+     "is_reading($self)\n--\n\nTrue if the protocol may be given data."},
     {"pause_reading", (PyCFunction)stream_transport_pause_reading, METH_NOARGS,
-     "No data_received() until resume_reading()."},
+     "pause_reading($self)\n--\n\nNo data_received() until resume_reading()."},
     {"resume_reading", (PyCFunction)stream_transport_resume_reading, METH_NOARGS,
-     "End a pause_reading()."},
+     "resume_reading($self)\n--\n\nEnd a pause_reading()."},
     {"close", (PyCFunction)stream_transport_close, METH_NOARGS,
-     "Close when the buffer is sent; no more data is received."},
-    {"abort", (PyCFunction)stream_transport_abort, METH_NOARGS, "Close now and drop the buffer."},
+     "close($self)\n--\n\nClose when the buffer is sent; no more data is received."},
+    {"abort", (PyCFunction)stream_transport_abort, METH_NOARGS,
+     "abort($self)\n--\n\nClose now and drop the buffer."},
     {"_force_close", (PyCFunction)stream_transport_force_close, METH_O, NULL},
     {"_fatal_error", (PyCFunction)stream_transport_fatal_error, METH_VARARGS, NULL},
     {"_call_connection_lost", (PyCFunction)stream_transport_call_connection_lost, METH_O, NULL},

@@ -390,26 +390,37 @@ task_m_set_name(PyObject *self, PyObject *value)
 static PyMethodDef task_methods[] = {
     GPY_FUT_METHODS,
     {"cancel", GPY_FASTCALL_KEYWORDS(task_m_cancel),
-     PyDoc_STR("cancel(msg=None)\n--\n\nAsk the task to end: CancelledError is raised where it "
-               "waits.  False if it was done.")},
+     PyDoc_STR(
+         "cancel($self, /, msg=None)\n--\n\nAsk the task to end: CancelledError is raised where it "
+         "waits.  False if it was done.")},
     {"cancelling", task_m_cancelling, METH_NOARGS,
-     PyDoc_STR("Return how many cancel() requests have not been taken back.")},
+     PyDoc_STR("cancelling($self, /)\n--\n\nReturn how many cancel() requests have not been taken "
+               "back.")},
     {"uncancel", task_m_uncancel, METH_NOARGS,
-     PyDoc_STR("Take one cancel() request back and return how many are left.")},
-    {"set_result", task_m_set_result, METH_O, PyDoc_STR("Not for tasks: RuntimeError.")},
-    {"set_exception", task_m_set_exception, METH_O, PyDoc_STR("Not for tasks: RuntimeError.")},
+     PyDoc_STR(
+         "uncancel($self, /)\n--\n\nTake one cancel() request back and return how many are left.")},
+    {"set_result", task_m_set_result, METH_O,
+     PyDoc_STR("set_result($self, result, /)\n--\n\nNot for tasks: RuntimeError.")},
+    {"set_exception", task_m_set_exception, METH_O,
+     PyDoc_STR("set_exception($self, exception, /)\n--\n\nNot for tasks: RuntimeError.")},
     {"get_stack", (PyCFunction)(void (*)(void))task_m_get_stack, METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("get_stack(*, limit=None)\n--\n\nReturn the frames where the task is suspended, or "
+     PyDoc_STR("get_stack($self, /, *, limit=None)\n--\n\nReturn the frames where the task is "
+               "suspended, or "
                "those of its exception.")},
     {"print_stack", (PyCFunction)(void (*)(void))task_m_print_stack, METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("print_stack(*, limit=None, file=None)\n--\n\nPrint what get_stack() returns.")},
-    {"get_coro", task_m_get_coro, METH_NOARGS, PyDoc_STR("Return the coroutine.")},
+     PyDoc_STR(
+         "print_stack($self, /, *, limit=None, file=None)\n--\n\nPrint what get_stack() returns.")},
+    {"get_coro", task_m_get_coro, METH_NOARGS,
+     PyDoc_STR("get_coro($self, /)\n--\n\nReturn the coroutine.")},
 #if GPY_TASK_HAS_GET_CONTEXT
     {"get_context", task_m_get_context, METH_NOARGS,
-     PyDoc_STR("Return the contextvars.Context that the coroutine runs in.")},
+     PyDoc_STR("get_context($self, /)\n--\n\nReturn the contextvars.Context that the coroutine "
+               "runs in.")},
 #endif
-    {"get_name", task_m_get_name, METH_NOARGS, PyDoc_STR("Return the name of the task.")},
-    {"set_name", task_m_set_name, METH_O, PyDoc_STR("Give the task another name.")},
+    {"get_name", task_m_get_name, METH_NOARGS,
+     PyDoc_STR("get_name($self, /)\n--\n\nReturn the name of the task.")},
+    {"set_name", task_m_set_name, METH_O,
+     PyDoc_STR("set_name($self, value, /)\n--\n\nGive the task another name.")},
     {NULL, NULL, 0, NULL},
 };
 

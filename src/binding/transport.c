@@ -5,6 +5,7 @@
  * or was called; nothing is read from `loop` after the descriptor is closed. */
 #include "transport.h"
 
+#include "args.h"
 #include "errors.h"
 #include "pycompat.h"
 
@@ -374,8 +375,8 @@ gpy_transport_is_closing(struct gpy_transport *self, PyObject *Py_UNUSED(ignored
     return PyBool_FromLong(self->closing);
 }
 
-PyObject *
-gpy_transport_set_protocol(struct gpy_transport *self, PyObject *protocol)
+static PyObject *
+transport_set_protocol(struct gpy_transport *self, PyObject *protocol)
 {
     int kind = gpy_protocol_kind_of(self->state, protocol);
     if (kind < 0)
@@ -388,6 +389,14 @@ gpy_transport_set_protocol(struct gpy_transport *self, PyObject *protocol)
     }
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
     Py_RETURN_NONE;
+}
+
+PyObject *
+gpy_transport_set_protocol_method(struct gpy_transport *self, PyObject *const *args,
+                                  Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *protocol = gpy_one_argument("set_protocol", "protocol", args, nargs, kwnames);
+    return protocol ? transport_set_protocol(self, protocol) : NULL;
 }
 
 PyObject *

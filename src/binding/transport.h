@@ -140,27 +140,34 @@ int gpy_transport_ignored_write(struct gpy_transport *self);
 
 #define GPY_TRANSPORT_METHODS                                                                      \
     {"get_extra_info", (PyCFunction)(void (*)(void))gpy_transport_get_extra_info,                  \
-     METH_FASTCALL | METH_KEYWORDS, "Information about the transport, by name."},                  \
+     METH_FASTCALL | METH_KEYWORDS,                                                                \
+     "get_extra_info($self, name, default=None)\n--\n\nInformation about the transport."},         \
         {"is_closing", (PyCFunction)gpy_transport_is_closing, METH_NOARGS,                         \
-         "True if it is closed or being closed."},                                                 \
+         "is_closing($self)\n--\n\nTrue if it is closed or being closed."},                        \
         {"_lend", (PyCFunction)gpy_transport_lend, METH_O, NULL},                                  \
-        {"set_protocol", (PyCFunction)gpy_transport_set_protocol, METH_O, "Set a new protocol."},  \
+        {"set_protocol", (PyCFunction)(void (*)(void))gpy_transport_set_protocol_method,           \
+         METH_FASTCALL | METH_KEYWORDS,                                                            \
+         "set_protocol($self, protocol)\n--\n\nSet a new protocol."},                              \
         {"get_protocol", (PyCFunction)gpy_transport_get_protocol, METH_NOARGS,                     \
-         "The current protocol."},                                                                 \
+         "get_protocol($self)\n--\n\nThe current protocol."},                                      \
         {"get_write_buffer_size", (PyCFunction)gpy_transport_get_write_buffer_size, METH_NOARGS,   \
-         "Bytes not yet taken by the kernel."},                                                    \
+         "get_write_buffer_size($self)\n--\n\nBytes not yet taken by the kernel."},                \
         {"get_write_buffer_limits", (PyCFunction)gpy_transport_get_write_buffer_limits,            \
-         METH_NOARGS, "(low, high) water marks of the write buffer."},                             \
+         METH_NOARGS,                                                                              \
+         "get_write_buffer_limits($self)\n--\n\n(low, high) water marks of the write buffer."},    \
     {                                                                                              \
         "set_write_buffer_limits",                                                                 \
             (PyCFunction)(void (*)(void))gpy_transport_set_write_buffer_limits,                    \
-            METH_VARARGS | METH_KEYWORDS, "Set the water marks of the write buffer."               \
+            METH_VARARGS | METH_KEYWORDS,                                                          \
+            "set_write_buffer_limits($self, high=None, low=None)\n--\n\nSet the water marks of "   \
+            "the write buffer."                                                                    \
     }
 
 PyObject *gpy_transport_get_extra_info(struct gpy_transport *self, PyObject *const *args,
                                        Py_ssize_t nargs, PyObject *kwnames);
 PyObject *gpy_transport_is_closing(struct gpy_transport *self, PyObject *ignored);
-PyObject *gpy_transport_set_protocol(struct gpy_transport *self, PyObject *protocol);
+PyObject *gpy_transport_set_protocol_method(struct gpy_transport *self, PyObject *const *args,
+                                            Py_ssize_t nargs, PyObject *kwnames);
 PyObject *gpy_transport_get_protocol(struct gpy_transport *self, PyObject *ignored);
 PyObject *gpy_transport_get_write_buffer_size(struct gpy_transport *self, PyObject *ignored);
 PyObject *gpy_transport_get_write_buffer_limits(struct gpy_transport *self, PyObject *ignored);

@@ -488,6 +488,8 @@ class TestStubs:
             for method, definition in self.names_in(node.body).items():
                 if not isinstance(definition, (ast.FunctionDef, ast.AsyncFunctionDef)):
                     continue
+                if method == "create_task":
+                    continue  # differs by version: test_signatures.py compares it with asyncio's
                 runtime = inspect.getattr_static(getattr(_gyre, name), method)
                 if not getattr(runtime, "__text_signature__", None):
                     continue

@@ -1,0 +1,193 @@
+"""Every public method takes what asyncio's takes on the Python that runs: names, kinds, defaults."""
+
+import asyncio
+import inspect
+import socket
+from asyncio import selector_events, unix_events
+
+import gyre
+import pytest
+
+
+def parameters(function):
+    """(name, kind, default) of each parameter but self; None where C tells inspect nothing."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return None
+    found = [(p.name, p.kind.description, p.default) for p in signature.parameters.values()]
+    return found[1:] if found and found[0][0] == "self" else found
+
+
+def public_methods(cls):
+    for name in dir(cls):
+        if not name.startswith("_"):
+            member = inspect.getattr_static(cls, name)
+            if not isinstance(member, type) and callable(getattr(cls, name)):
+                yield name
+
+
+def differences(ours, theirs):
+    different = {}
+    for name in public_methods(theirs):
+        expected = parameters(getattr(theirs, name))
+        if expected is None:
+            continue
+        found = getattr(ours, name, None)
+        if found is None:
+            different[name] = "missing"
+        elif parameters(found) != expected:
+            different[name] = (parameters(found), expected)
+    return different
+
+
+@pytest.fixture
+def types(new_loop):
+    """The types of what a gyre loop makes, each with the one that it stands in for."""
+    loop = new_loop()
+
+    async def main():
+        left, right = socket.socketpair()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        with right:
+            stream, _ = await loop.create_connection(asyncio.Protocol, sock=left)
+            datagram, _ = await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+            )
+            stream.close()
+            datagram.close()
+            server.close()
+        timer = loop.call_later(1000, print)
+        timer.cancel()
+        return {
+            "Loop": (type(loop), asyncio.SelectorEventLoop),
+            "AbstractEventLoop": (type(loop), asyncio.AbstractEventLoop),
+            "Future": (type(loop.create_future()), asyncio.Future),
+            "Task": (type(asyncio.current_task()), asyncio.Task),
+            "Handle": (type(loop.call_soon(int)), asyncio.Handle),
+            "TimerHandle": (type(timer), asyncio.TimerHandle),
+            "Server": (type(server), asyncio.base_events.Server),
+            "stream": (type(stream), selector_events._SelectorSocketTransport),
+            "Transport": (type(stream), asyncio.Transport),
+            "datagram": (type(datagram), selector_events._SelectorDatagramTransport),
+        }
+
+    return loop.run_until_complete(main())
+
+
+# asyncio's abstract loop has stated some methods with other parameters than its loops take.
+OF_ASYNCIOS_OWN_LOOPS = differences(asyncio.SelectorEventLoop, asyncio.AbstractEventLoop)
+OF_ASYNCIOS_OWN_TRANSPORTS = differences(
+    selector_events._SelectorSocketTransport, asyncio.Transport
+)
+EXCEPTIONS = {
+    "AbstractEventLoop": OF_ASYNCIOS_OWN_LOOPS,
+    "Transport": OF_ASYNCIOS_OWN_TRANSPORTS,
+}
+
+
+@pytest.mark.only("gyre")
+def test_methods(types):
+    found = {}
+    for what, (ours, theirs) in types.items():
+        different = differences(ours, theirs)
+        for name in EXCEPTIONS.get(what, ()):
+            different.pop(name, None)
+        if different:
+            found[what] = different
+    assert found == {}
+
+
+@pytest.mark.only("gyre")
+def test_the_types_are_ours(types):
+    for what in ("Loop", "Future", "Task", "Handle", "TimerHandle", "stream"):
+        assert types[what][0] is not types[what][1]
+        assert types[what][0].__module__.startswith("gyre")
+
+
+@pytest.mark.only("gyre")
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(gyre.Future, asyncio.Future), (gyre.Task, asyncio.Task), (gyre.run, asyncio.run)],
+    ids=["Future", "Task", "run"],
+)
+def test_constructors(ours, theirs, kind):
+    expected = parameters(theirs)
+    if expected is None:
+        pytest.skip("this Python does not say")
+    names = [name for name, _, _ in parameters(ours)]
+    assert names[: len(expected)] == [name for name, _, _ in expected]
+
+
+@pytest.mark.only("gyre")
+def test_pipes_and_subprocesses_are_asyncios_own(kind):
+    """docs/compat.md says so; when they are gyre's, their types belong into the tests above."""
+    for name in ("_make_read_pipe_transport", "_make_write_pipe_transport"):
+        ours = inspect.getattr_static(gyre.Loop, name)
+        assert ours is inspect.getattr_static(unix_events._UnixSelectorEventLoop, name)
+
+
+def test_leading_arguments_by_name(loop):
+    calls = []
+
+    async def main():
+        loop.call_soon(callback=lambda: calls.append("soon"))
+        loop.call_soon_threadsafe(callback=lambda: calls.append("threadsafe"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert calls == ["soon", "threadsafe"]
+        first = loop.call_later(delay=0, callback=lambda: calls.append("later"))
+        second = loop.call_later(0, callback=lambda: calls.append("later too"))
+        third = loop.call_at(callback=lambda: calls.append("at"), when=loop.time())
+        assert first.when() <= second.when() <= third.when()
+        await asyncio.sleep(0.01)
+        assert calls[2:] == ["later", "later too", "at"]
+        with pytest.raises(TypeError, match="multiple values"):
+            loop.call_later(0, delay=1)
+        with pytest.raises(TypeError, match="missing 1 required"):
+            loop.call_later(delay=1)
+        with pytest.raises(TypeError, match="unexpected keyword"):
+            loop.call_soon(print, callbacks=1)
+
+    loop.run_until_complete(main())
+
+
+def test_readers_by_name(loop):
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    with left, right:
+        loop.add_reader(callback=loop.stop, fd=left)
+        loop.add_writer(fd=right, callback=int)
+        assert loop.remove_writer(fd=right) is True
+        right.send(b"x")
+        loop.run_forever()
+        assert loop.remove_reader(fd=left) is True
+        with pytest.raises(TypeError, match="missing 1 required"):
+            loop.remove_reader()
+        with pytest.raises(TypeError, match="unexpected keyword"):
+            loop.remove_reader(file=left)
+        with pytest.raises(TypeError, match="2 positional arguments but 3 were given"):
+            loop.remove_reader(left, right)
+
+
+def test_transport_methods_by_name(loop):
+    async def main():
+        left, right = socket.socketpair()
+        right.setblocking(False)
+        with right:
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=left)
+            transport.write(data=b"one")
+            transport.writelines(list_of_data=[b"two", b"three"])
+            received = b""
+            while len(received) < 11:
+                received += await loop.sock_recv(right, 100)
+            assert received == b"onetwothree"
+            other = asyncio.Protocol()
+            transport.set_protocol(protocol=other)
+            assert transport.get_protocol() is other
+            assert transport.get_extra_info(default=3, name="nothing") == 3
+            with pytest.raises(TypeError, match="unexpected keyword"):
+                transport.write(bytes=b"")
+            transport.close()
+
+    loop.run_until_complete(main())
