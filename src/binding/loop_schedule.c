@@ -329,7 +329,7 @@ gpy_loop_call_soon(struct gpy_loop *self, PyObject *callable, PyObject *arg, PyO
     return handle ? 0 : -1;
 }
 
-#if PY_VERSION_HEX >= 0x030D0300
+#if GPY_CREATE_TASK_PASSES_ANYTHING
 #define CREATE_TASK_TAKES "create_task($self, coro, **kwargs)\n--\n\n"
 #else
 #define CREATE_TASK_TAKES "create_task($self, coro, *, name=None, context=None)\n--\n\n"

@@ -30,6 +30,7 @@
 
 /* loop.create_task(eager_start=): 3.14, and 3.13.3 by the same change. */
 #define GPY_CREATE_TASK_HAS_EAGER_START (gpy_python_at_least(13, 3))
+#define GPY_CREATE_TASK_PASSES_ANYTHING (PY_VERSION_HEX >= 0x030D0300) /* **kwargs since then */
 
 #if PY_VERSION_HEX >= 0x030E0000
 #define GPY_HAS_AWAITED_BY 1 /* call graphs; tasks listed per thread                   */

@@ -33,7 +33,7 @@ MODULE_SECONDS = 300.0
 STDLIB = injection.STDLIB
 
 # They take the longest: started first, they do not run alone at the end.
-LONG_SUITES = ("test_events", "test_subprocess", "test_ssl", "test_tasks", "test_tasks@loop")
+LONG_SUITES = ("test_events", "test_subprocess", "test_ssl", "test_tasks")
 
 # Suite -> the injection it runs under (a function in injection.py).  A suite is a module of
 # test.test_asyncio, or module@variant where one module runs under several injections.
