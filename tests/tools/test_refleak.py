@@ -20,6 +20,17 @@ def test_fails():
 def test_skips():
     pytest.skip("no reason")
 
+by_loop = {"gyre": [], "asyncio": []}
+
+@pytest.mark.parametrize("loop", ["asyncio", "gyre"])
+def test_leaks_on_both(loop):
+    by_loop[loop].append([object() for _ in range(100)])
+
+@pytest.mark.parametrize("loop", ["asyncio", "gyre"])
+def test_leaks_on_one(loop):
+    if loop == "gyre":
+        by_loop[loop].append([object() for _ in range(100)])
+
 runs = []
 
 def test_caches():
@@ -52,6 +63,10 @@ def test_outcomes(tmp_path):
         "test_leaks": "FAILED",
         "test_fails": "FAILED",
         "test_skips": "SKIPPED",
+        "test_leaks_on_both[asyncio]": "FAILED",
+        "test_leaks_on_both[gyre]": "PASSED",
+        "test_leaks_on_one[asyncio]": "PASSED",
+        "test_leaks_on_one[gyre]": "FAILED",
         "test_caches": "PASSED",
         "test_stays_out": "PASSED",
     }, done.stdout + done.stderr
