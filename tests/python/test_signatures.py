@@ -1,4 +1,4 @@
-"""Every public method takes what asyncio's takes on the Python that runs: names, kinds, defaults."""
+"""Every public method takes what asyncio's takes on this Python: names, kinds, defaults."""
 
 import asyncio
 import inspect
