@@ -46,7 +46,8 @@ gpy_call_parse(struct gpy_call *call, const struct gpy_leading *leading, PyObjec
 PyObject *gpy_one_argument(const char *function, const char *name, PyObject *const *args,
                            Py_ssize_t nargs, PyObject *kwnames);
 
-/* A METH_FASTCALL | METH_KEYWORDS function over one that takes its only argument as it is. */
+/* A METH_FASTCALL | METH_KEYWORDS function over one that takes its only argument as it is.
+ * NOLINTBEGIN(bugprone-macro-parentheses): self_type is a type. */
 #define GPY_ONE_ARGUMENT(wrapper, self_type, implementation, function, name)                       \
     static PyObject *wrapper(self_type *self, PyObject *const *args, Py_ssize_t nargs,             \
                              PyObject *kwnames)                                                    \
@@ -56,6 +57,7 @@ PyObject *gpy_one_argument(const char *function, const char *name, PyObject *con
                                  : gpy_one_argument(function, name, args, nargs, kwnames);         \
         return argument ? implementation(self, argument) : NULL;                                   \
     }
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #define GPY_METHOD(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
 
