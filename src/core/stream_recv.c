@@ -150,9 +150,12 @@ end_of_stream(struct gy_stream *stream)
     stream->host->eof(stream);
 }
 
-/* One recv(2).  False when there is no more to read for now. */
+/* One recv(2), the `calls`-th of this turn.  False when there is no more to read for now.
+ * The end is delivered by the first call of a turn alone: data and end never come in one turn, as
+ * on a selector loop.  A protocol may put off to the next turn what the end would cut short (TLS
+ * wakes create_connection() by a future while the peer's last bytes and FIN are here already). */
 static bool
-receive_once(struct gy_stream *stream)
+receive_once(struct gy_stream *stream, unsigned calls)
 {
     struct gy_loop *loop = stream->loop;
     void *data;
@@ -171,7 +174,10 @@ receive_once(struct gy_stream *stream)
         return true;
     }
     if (got == 0) {
-        end_of_stream(stream);
+        if (calls == 0)
+            end_of_stream(stream);
+        else
+            memory_unused(stream); /* READABLE stays: the next turn asks again */
         return false;
     }
     stream->flags &= ~(uint32_t)GY_STREAM_READABLE;
@@ -187,7 +193,7 @@ receive_by_poll(struct gy_stream *stream)
     for (unsigned calls = 0; calls < GY_RECV_CALLS_PER_TURN; calls++) {
         if ((stream->flags & GY_STREAM_READABLE) == 0 || !gy_stream_may_deliver(stream))
             break;
-        if (!receive_once(stream))
+        if (!receive_once(stream, calls))
             break;
     }
 }

@@ -98,3 +98,32 @@ def test_connection_refused(loop):
         address = sock.getsockname()
         with pytest.raises(ConnectionRefusedError):
             loop.run_until_complete(loop.create_connection(asyncio.Protocol, *address))
+
+
+def test_the_end_comes_in_a_later_turn_than_the_data(loop):
+    """What data_received() puts off by call_soon() runs before eof_received()."""
+    order = []
+    finished = loop.create_future()
+
+    class Late(asyncio.Protocol):
+        def data_received(self, data):
+            order.append("data")
+            loop.call_soon(order.append, "later")
+
+        def eof_received(self):
+            order.append("eof")
+
+        def connection_lost(self, exc):
+            finished.set_result(exc)
+
+    async def main():
+        server, address = await serve(loop, Late)
+        with socket.create_connection(address) as peer:
+            peer.sendall(b"all there is")
+            peer.shutdown(socket.SHUT_WR)  # in the server's socket before it is accepted
+            assert await finished is None
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
+    assert order == ["data", "later", "eof"]
