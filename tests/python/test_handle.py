@@ -35,6 +35,9 @@ class BadRepr:
         raise ZeroDivisionError("bad repr")
 
 
+# What call_soon_threadsafe() returns from 3.14 on.
+THREADSAFE_HANDLE = getattr(asyncio.events, "_ThreadSafeHandle", None)
+
 CALLBACKS = {
     "function": (function, ()),
     "arguments": (function, (1, "two", None)),
@@ -70,7 +73,17 @@ def twin(handle, callback, args, loop):
     """asyncio's own handle with the same callback (and time)."""
     if isinstance(handle, asyncio.TimerHandle):
         return asyncio.TimerHandle(handle.when(), callback, args, loop)
+    if THREADSAFE_HANDLE is not None and isinstance(handle, THREADSAFE_HANDLE):
+        return THREADSAFE_HANDLE(callback, args, loop)
     return asyncio.Handle(callback, args, loop)
+
+
+@pytest.mark.parametrize("method", ("call_soon", "call_soon_threadsafe"))
+def test_the_class_that_each_method_gives(loop, method):
+    handle = getattr(loop, method)(function)
+    threadsafe = method == "call_soon_threadsafe" and THREADSAFE_HANDLE is not None
+    assert handle.__class__ is (THREADSAFE_HANDLE if threadsafe else asyncio.Handle)
+    loop._ready.clear()
 
 
 class TestRepr:
