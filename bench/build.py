@@ -28,7 +28,10 @@ PROGRAMS = {
     "limit_epoll": ("limit_epoll.c", "limit.c"),
     "limit_uring": ("limit_uring.c", "limit.c"),
 }
-LIBRARIES = {"limit_uring": "liburing"}
+PROGRAMS["loadgen_tls"] = (*PROGRAMS["loadgen"], "load_tls.c")  # needs OpenSSL
+DEFINES = {"loadgen_tls": ("-DLOAD_TLS",)}
+LIBRARIES = {"limit_uring": "liburing", "loadgen_tls": "libssl libcrypto"}
+PACKAGES = {"libssl libcrypto": "libssl-dev"}
 
 
 class BuildError(Exception):
@@ -44,10 +47,14 @@ def compiler():
 
 def library_flags(name):
     result = subprocess.run(
-        ["pkg-config", "--cflags", "--libs", name], capture_output=True, text=True, check=False
+        ["pkg-config", "--cflags", "--libs", *name.split()],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode != 0:
-        raise BuildError(f"{name} was not found: on Debian, apt install pkg-config {name}-dev")
+        package = PACKAGES.get(name, f"{name}-dev")
+        raise BuildError(f"{name} was not found: on Debian, apt install pkg-config {package}")
     return result.stdout.split()
 
 
@@ -61,7 +68,8 @@ def build(name):
     OUTPUT.mkdir(parents=True, exist_ok=True)
     libraries = library_flags(LIBRARIES[name]) if name in LIBRARIES else []
     partial = target.with_suffix(f".{os.getpid()}")
-    command = [*compiler(), *FLAGS, "-o", str(partial), *map(str, sources), *libraries]
+    flags = [*FLAGS, *DEFINES.get(name, ())]
+    command = [*compiler(), *flags, "-o", str(partial), *map(str, sources), *libraries]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise BuildError(f"{shlex.join(command)}\n{result.stderr}")

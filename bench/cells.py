@@ -13,6 +13,7 @@ SIZES = {
     "16K": 16 * 1024,
     "64K": 64 * 1024,
     "128K": 128 * 1024,
+    "256K": 256 * 1024,
     "1M": 1 << 20,
 }
 
@@ -61,6 +62,8 @@ QUICK = {
     "net.buffered.c100.1K",
     "net.streams.c100.1K",
     "net.sock.c100.1K",
+    "tls.proto.c100.1K",
+    "tls.streams.c100.16K",
 }
 
 
@@ -176,6 +179,53 @@ def connection_cells():
         )
 
 
+def tls_cells():
+    titles = {
+        "proto": "TLS echo, Protocol",
+        "buffered": "TLS echo, BufferedProtocol",
+        "streams": "TLS echo, streams",
+    }
+    for mode, title in titles.items():
+        for connections, size in (
+            (1, "1K"),
+            (10, "1K"),
+            (100, "1K"),
+            (10, "16K"),
+            (100, "16K"),
+            (10, "256K"),
+        ):
+            yield net_cell(
+                f"tls.{mode}.c{connections}.{size}",
+                title,
+                mode=mode,
+                connections=connections,
+                size=SIZES[size],
+                tls=True,
+            )
+    for mode in ("proto", "streams"):
+        yield net_cell(
+            f"tls.handshake.{mode}.c20",
+            "connect, full TLS handshake, one echo of 64 bytes, close; decided by server CPU",
+            mode=mode,
+            connections=20,
+            size=64,
+            load="churn",
+            metric=CPU,
+            tls=True,
+        )
+        yield net_cell(
+            f"tls.idle.{mode}.c2000",
+            "memory of the server per idle TLS connection",
+            mode=mode,
+            connections=2000,
+            size=64,
+            load="idle",
+            metric=RSS,
+            traced=False,
+            tls=True,
+        )
+
+
 def load_cells():
     """Latency at a given load, not as fast as it goes: says what the others cannot."""
     for rate in (10, 20, 40, 60, 80, 100, 120, 140, 160):
@@ -213,6 +263,7 @@ def all_cells():
         *variant_cells(),
         *bulk_cells(),
         *connection_cells(),
+        *tls_cells(),
         *load_cells(),
         *micro_cells(),
     ]

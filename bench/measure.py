@@ -61,6 +61,7 @@ class Server:
             command = [sys.executable, "-m", "bench.net.server", "--loop", self.arm.spec]
             command += ["--mode", parameters["mode"], "--size", str(parameters["size"])]
             command += ["--role", parameters.get("role", "echo")]
+            command += ["--tls"] if parameters.get("tls") else []
         if parameters.get("unix"):
             self.directory = tempfile.TemporaryDirectory(prefix="gyre-bench-")
             self.path = str(Path(self.directory.name) / "socket")
@@ -117,7 +118,9 @@ def load_command(cell, server, settings):
     parameters = cell.parameters
     role = parameters.get("role", "echo")
     mode = parameters.get("load") or (role if role in ("sink", "source") else "echo")
-    command = [str(build.build("loadgen")), *server.address()]
+    program = "loadgen_tls" if parameters.get("tls") else "loadgen"
+    command = [str(build.build(program)), *server.address()]
+    command += ["--tls"] if parameters.get("tls") else []
     command += ["--mode", mode, "--connections", str(parameters["connections"])]
     command += ["--size", str(parameters["size"]), "--server-pid", str(server.process.pid)]
     command += ["--warmup", str(settings.warmup_s), "--duration", str(settings.duration_s)]

@@ -28,6 +28,7 @@ PACKAGES: dict[str, Callable[[], bool]] = {
     "libc6-dev": lambda: os.path.exists("/usr/include/stdio.h"),
     "pkg-config": _program("pkg-config"),
     "liburing-dev": _pkg_config("liburing >= 2.3"),
+    "libssl-dev": _pkg_config("libssl"),
     "binutils": _program("nm"),
     "clang": _program("clang"),
     "clang-tidy": _program("clang-tidy"),
@@ -42,7 +43,7 @@ PACKAGES: dict[str, Callable[[], bool]] = {
 TO_BUILD = ("gcc", "libc6-dev", "pkg-config", "liburing-dev")
 TO_LINT = (*TO_BUILD, "binutils", "clang", "clang-tidy", "cppcheck")
 TO_DEMO = (*TO_BUILD, "wrk", "strace", "util-linux")
-TO_BENCH = (*TO_BUILD, "strace")
+TO_BENCH = (*TO_BUILD, "strace", "libssl-dev")
 TO_TEST_ALL = (*TO_BUILD, "valgrind")
 
 _updated = False

@@ -38,6 +38,7 @@ struct load_options {
     size_t split;        /* bytes of each message that go out in a send of their own; 0: none */
     double rate;         /* messages per second over all connections; 0: as fast as answered */
     bool busy_poll;      /* never sleep */
+    bool tls;            /* TLS, as a client that verifies nothing */
     bool verify_all;     /* compare every byte in the window too, not only the ends of each read */
     bool hold;           /* wait on stdin at both ends of the window, with nothing in flight */
     bool histogram;      /* put the whole latency histogram into the report */

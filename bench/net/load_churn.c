@@ -4,7 +4,7 @@
  * a minute (TIME_WAIT), and that is us: source addresses 127.0.0.2 to 127.0.0.251 in turn give 250
  * times the ports, so that a run never waits for one. */
 #define _GNU_SOURCE
-#include "load.h"
+#include "load_tls.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -18,7 +18,8 @@
 enum { EVENTS_MAX = 512, SOURCES = 250, RECV_BUFFER = 64 * 1024 };
 
 struct slot {
-    int fd; /* -1: resting */
+    int fd;          /* -1: resting */
+    struct tls *tls; /* or NULL */
     uint64_t started_ns;
     size_t sent;     /* bytes */
     size_t received; /* bytes */
@@ -58,6 +59,8 @@ slot_open(struct churn *churn, struct slot *slot)
     const struct sockaddr *to = (const struct sockaddr *)&churn->address->storage;
     if (connect(slot->fd, to, churn->address->length) != 0 && errno != EINPROGRESS)
         load_fail(LOAD_EXIT_NETWORK, "connect: %s", strerror(errno));
+    if (load->options.tls)
+        slot->tls = tls_new(slot->fd, false);
     if (epoll_ctl(load->epoll_fd, EPOLL_CTL_ADD, slot->fd, &event) != 0)
         load_fail(LOAD_EXIT_NETWORK, "epoll_ctl: %s", strerror(errno));
     churn->opened++;
@@ -68,7 +71,9 @@ static void
 slot_complete(struct churn *churn, struct slot *slot)
 {
     struct load *load = churn->load;
+    tls_free(slot->tls);
     close(slot->fd);
+    slot->tls = NULL;
     slot->fd = -1;
     load->now_ns = load_now_ns();
     load->in_flight--;
@@ -85,8 +90,10 @@ slot_send(struct churn *churn, struct slot *slot)
 {
     struct load *load = churn->load;
     while (slot->sent < load->options.message_size) {
-        ssize_t sent = send(slot->fd, pattern_at(slot->sent),
-                            load->options.message_size - slot->sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+        const unsigned char *data = pattern_at(slot->sent);
+        size_t size = load->options.message_size - slot->sent;
+        ssize_t sent = slot->tls != NULL ? tls_send(slot->tls, data, size)
+                                         : send(slot->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return;
         if (sent < 0)
@@ -102,7 +109,8 @@ slot_receive(struct churn *churn, struct slot *slot)
 {
     struct load *load = churn->load;
     while (slot->received < load->options.message_size) {
-        ssize_t got = recv(slot->fd, churn->buffer, RECV_BUFFER, MSG_DONTWAIT);
+        ssize_t got = slot->tls != NULL ? tls_recv(slot->tls, churn->buffer, RECV_BUFFER)
+                                        : recv(slot->fd, churn->buffer, RECV_BUFFER, MSG_DONTWAIT);
         if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return;
         if (got < 0)
@@ -128,10 +136,14 @@ slot_ready(struct churn *churn, struct slot *slot, uint32_t events)
         getsockopt(slot->fd, SOL_SOCKET, SO_ERROR, &error, &length);
         load_fail(LOAD_EXIT_NETWORK, "a connection failed: %s", strerror(error));
     }
+    if (slot->tls != NULL)
+        tls_readable(slot->tls);
     if (events & EPOLLOUT)
         slot_send(churn, slot);
     if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP))
         slot_receive(churn, slot);
+    if (slot->tls != NULL && slot->fd >= 0 && slot->sent == 0)
+        slot_send(churn, slot); /* the handshake may have ended */
 }
 
 void
@@ -170,16 +182,19 @@ load_run_churn(struct load *load, const struct load_address *address)
 /* One echo per connection first, so that the server has made what it makes for a used connection.
  */
 static void
-idle_greet(struct load *load, int fd)
+idle_greet(struct load *load, int fd, struct tls *tls)
 {
     unsigned char answer[4096];
     size_t size = load->options.message_size, have = 0;
     if (size > sizeof(answer))
         load_fail(LOAD_EXIT_USAGE, "--mode idle takes messages of up to %zu bytes", sizeof(answer));
-    if (send(fd, pattern_at(0), size, MSG_NOSIGNAL) != (ssize_t)size)
+    ssize_t sent = tls != NULL ? tls_send(tls, pattern_at(0), size)
+                               : send(fd, pattern_at(0), size, MSG_NOSIGNAL);
+    if (sent != (ssize_t)size)
         load_fail(LOAD_EXIT_NETWORK, "send: %s", strerror(errno));
     while (have < size) {
-        ssize_t got = recv(fd, answer + have, size - have, 0);
+        ssize_t got = tls != NULL ? tls_recv(tls, answer + have, size - have)
+                                  : recv(fd, answer + have, size - have, 0);
         if (got <= 0)
             load_fail(LOAD_EXIT_NETWORK, "recv: %s", got ? strerror(errno) : "end of stream");
         have += (size_t)got;
@@ -193,13 +208,18 @@ load_run_idle(struct load *load, const struct load_address *address)
 {
     unsigned count = load->options.connections;
     int *fds = calloc(count, sizeof(*fds));
-    if (fds == NULL)
+    struct tls **tls = calloc(count, sizeof(*tls));
+    if (fds == NULL || tls == NULL)
         load_fail(LOAD_EXIT_USAGE, "out of memory");
     for (unsigned i = 0; i < count; i++) {
         fds[i] = load_socket(address);
         if (connect(fds[i], (const struct sockaddr *)&address->storage, address->length) != 0)
             load_fail(LOAD_EXIT_NETWORK, "connect %u: %s", i, strerror(errno));
-        idle_greet(load, fds[i]);
+        if (load->options.tls) {
+            tls[i] = tls_new(fds[i], true);
+            tls_handshake(tls[i]);
+        }
+        idle_greet(load, fds[i], tls[i]);
     }
     load_start_clock(load);
     while (load->phase != PHASE_DONE) {
@@ -207,7 +227,10 @@ load_run_idle(struct load *load, const struct load_address *address)
         load->now_ns = load->progress_ns = load_now_ns();
         load_turn_phase(load);
     }
-    for (unsigned i = 0; i < count; i++)
+    for (unsigned i = 0; i < count; i++) {
+        tls_free(tls[i]);
         close(fds[i]);
+    }
+    free(tls);
     free(fds);
 }

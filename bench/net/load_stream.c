@@ -5,7 +5,7 @@
  * one epoll_wait share, one recv and one send. A connection that could go on for ever in one go
  * (bulk) stops after BURST_MAX calls and is put on the `again` list. */
 #define _GNU_SOURCE
-#include "load.h"
+#include "load_tls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +18,7 @@ enum { RECV_BUFFER = 256 * 1024, EVENTS_MAX = 512, BURST_MAX = 16, SINK_REPORT_B
 
 struct connection {
     int fd;
+    struct tls *tls;    /* or NULL */
     bool again;         /* is on the again list */
     uint64_t start;     /* place of this stream in the pattern */
     uint64_t goal;      /* bytes that may have been sent: a whole number of messages */
@@ -70,8 +71,9 @@ connection_push(struct engine *engine, struct connection *conn)
             return;
         }
         size_t size = next_send_size(&load->options, conn);
-        ssize_t sent =
-            send(conn->fd, pattern_at(conn->start + conn->sent), size, MSG_DONTWAIT | MSG_NOSIGNAL);
+        const unsigned char *data = pattern_at(conn->start + conn->sent);
+        ssize_t sent = conn->tls != NULL ? tls_send(conn->tls, data, size)
+                                         : send(conn->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return;
         if (sent < 0 && errno == EINTR)
@@ -184,8 +186,9 @@ connection_pull(struct engine *engine, struct connection *conn)
             return;
         }
         bool discard = reads_to_discard(load, burst);
-        ssize_t got =
-            recv(conn->fd, engine->buffer, RECV_BUFFER, MSG_DONTWAIT | (discard ? MSG_TRUNC : 0));
+        ssize_t got = conn->tls != NULL ? tls_recv(conn->tls, engine->buffer, RECV_BUFFER)
+                                        : recv(conn->fd, engine->buffer, RECV_BUFFER,
+                                               MSG_DONTWAIT | (discard ? MSG_TRUNC : 0));
         if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return;
         if (got < 0 && errno == EINTR)
@@ -209,6 +212,11 @@ connection_pull(struct engine *engine, struct connection *conn)
 static void
 connection_ready(struct engine *engine, struct connection *conn, uint32_t events)
 {
+    if (conn->tls != NULL) {
+        tls_readable(conn->tls);
+        if (events & EPOLLOUT)
+            tls_flush(conn->tls); /* a failure shows in the next call */
+    }
     if (events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP))
         connection_pull(engine, conn);
     if ((events & EPOLLOUT) && conn->sent < conn->goal)
@@ -230,6 +238,11 @@ connections_open(struct engine *engine, const struct load_address *address)
             load_fail(LOAD_EXIT_USAGE, "out of memory");
         if (connect(conn->fd, (const struct sockaddr *)&address->storage, address->length) != 0)
             load_fail(LOAD_EXIT_NETWORK, "connect %u: %s", i, strerror(errno));
+        if (load->options.tls) {
+            conn->tls = tls_new(conn->fd, true);
+            tls_handshake(conn->tls);
+            tls_unblock(conn->tls);
+        }
         fcntl(conn->fd, F_SETFL, O_NONBLOCK);
         if (epoll_ctl(load->epoll_fd, EPOLL_CTL_ADD, conn->fd, &event) != 0)
             load_fail(LOAD_EXIT_NETWORK, "epoll_ctl: %s", strerror(errno));
@@ -347,6 +360,7 @@ load_run_stream(struct load *load, const struct load_address *address)
         for (unsigned i = 0; i < options->connections; i++)
             sink_check(&engine.connections[i]);
     for (unsigned i = 0; i < options->connections; i++) {
+        tls_free(engine.connections[i].tls);
         close(engine.connections[i].fd);
         free(engine.connections[i].stamp_ns);
     }

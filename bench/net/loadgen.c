@@ -20,6 +20,7 @@ static const char usage[] =
     "  --split BYTES        send the first BYTES of each message by a call of their own\n"
     "  --rate N             messages per second over all connections, evenly spaced;\n"
     "                       latency then counts from when a message was due\n"
+    "  --tls                speak TLS (loadgen_tls only)\n"
     "  --poll busy|block    spin or sleep while nothing arrives (busy)\n"
     "  --warmup S, --duration S   before and in the measured window (0.3, 1.0)\n"
     "  --server-pid PID     read this process's CPU clock, faults and memory at both ends\n"
@@ -59,6 +60,7 @@ static const struct option long_options[] = {
     {"split", required_argument, NULL, 'x'},
     {"rate", required_argument, NULL, 'r'},
     {"poll", required_argument, NULL, 'b'},
+    {"tls", no_argument, NULL, 'l'},
     {"warmup", required_argument, NULL, 'w'},
     {"duration", required_argument, NULL, 't'},
     {"server-pid", required_argument, NULL, 'i'},
@@ -119,6 +121,9 @@ take_option(struct load_options *options, int letter, const char *value)
     case 'v':
         options->verify_all = choice(value, verify_names, 2);
         return;
+    case 'l':
+        options->tls = true;
+        return;
     case 'g':
         options->histogram = true;
         return;
@@ -140,6 +145,8 @@ check_options(const struct load_options *options)
         load_fail(LOAD_EXIT_USAGE, "--split must be smaller than --size");
     if (options->rate > 0 && options->mode != LOAD_ECHO)
         load_fail(LOAD_EXIT_USAGE, "--rate goes with --mode echo");
+    if (options->tls && (options->mode == LOAD_SINK || options->mode == LOAD_SOURCE))
+        load_fail(LOAD_EXIT_USAGE, "--tls goes with --mode echo, churn and idle");
     if (options->mode == LOAD_CHURN && options->message_size > PATTERN_CHUNK)
         load_fail(LOAD_EXIT_USAGE, "--mode churn takes messages of up to %d bytes", PATTERN_CHUNK);
 }

@@ -9,16 +9,20 @@ carries TCP_NODELAY and cubic, which what it accepts inherits.
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import resource
 import signal
 import socket
+import ssl
 import sys
 import traceback
+from pathlib import Path
 
 from bench import arms
 
+CERTIFICATE = Path(__file__).resolve().parents[2] / "tests/python/certs/localhost.crt"
 CHUNK_MAX = 256 * 1024
 CHUNK_MIN = 16 * 1024
 WRITES_PER_TURN = 16  # of a source; then others get their turn
@@ -266,6 +270,14 @@ def make_listener(path):
     return listener
 
 
+def tls_options(args):
+    if not args.tls:
+        return {}
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE, CERTIFICATE.with_suffix(".key"))
+    return {"ssl": context}
+
+
 async def start_server(args, settings, listener):
     """Starts serving; what it returns must stay referenced."""
     loop = asyncio.get_running_loop()
@@ -276,10 +288,11 @@ async def start_server(args, settings, listener):
     if args.mode == "streams":
         callback = stream_callback(settings, args.role)
         start = asyncio.start_unix_server if args.unix else asyncio.start_server
-        return await start(callback, sock=listener, backlog=4096)
+        return await start(callback, sock=listener, backlog=4096, **tls_options(args))
     protocol = PROTOCOLS[args.mode, args.role]
     create = loop.create_unix_server if args.unix else loop.create_server
-    return await create(lambda: protocol(settings), sock=listener, backlog=4096)
+    factory = functools.partial(protocol, settings)
+    return await create(factory, sock=listener, backlog=4096, **tls_options(args))
 
 
 def say(what):
@@ -336,7 +349,10 @@ def parse_arguments(argv=None):
     parser.add_argument("--size", type=int, default=64, help="bytes of a message")
     parser.add_argument("--split", type=int, default=16, help="--role split: bytes of the header")
     parser.add_argument("--unix", metavar="PATH", help="a UNIX socket instead of TCP")
+    parser.add_argument("--tls", action="store_true", help="TLS; not with --mode sock")
     args = parser.parse_args(argv)
+    if args.tls and args.mode == "sock":
+        parser.error("--mode sock has no --tls")
     known = {
         "streams": STREAMS,
         "sock": SOCKS,

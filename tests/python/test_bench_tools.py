@@ -311,6 +311,44 @@ def test_churn_and_idle(loadgen):
     assert idle["server"]["rss_bytes"] >= idle["server"]["rss_bytes_before"]
 
 
+@pytest.fixture(scope="module")
+def loadgen_tls():
+    try:
+        return build.build("loadgen_tls")
+    except build.BuildError as error:
+        if "libssl-dev" not in str(error):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("mode", ["proto", "buffered", "streams"])
+@pytest.mark.parametrize("size", [1, 20_000, 300_000])
+def test_tls_echo(loadgen_tls, mode, size):
+    with serving("asyncio", mode=mode, size=size, tls=True) as server:
+        report = answer(
+            loadgen_tls, *server.address(), "--tls", "--connections", 3, "--size", size,
+            "--depth", 2, "--verify", "all",
+        )  # fmt: skip
+    assert report["messages"] > 0
+
+
+def test_tls_churn_and_idle(loadgen_tls):
+    with serving("asyncio", tls=True) as server:
+        address = [*server.address(), "--tls"]
+        churn = answer(loadgen_tls, *address, "--mode", "churn", "--connections", 4)
+        pid = server.process.pid
+        idle = answer(
+            loadgen_tls, *address, "--mode", "idle", "--connections", 20, "--server-pid", pid
+        )
+    assert churn["messages"] > 0
+    assert idle["server"]["rss_bytes"] > idle["server"]["rss_bytes_before"]
+
+
+def test_tls_needs_its_own_program(loadgen):
+    assert generate(loadgen, "--port", 1, "--tls").returncode != LOADGEN_OK
+    assert generate(loadgen, "--port", 1, "--tls", "--mode", "sink").returncode == 2
+
+
 def test_a_fixed_rate_is_kept(loadgen):
     with serving() as server:
         report = answer(
