@@ -10,6 +10,8 @@ import socket
 from asyncio import base_events, constants, futures
 from asyncio import sslproto as _sslproto
 from asyncio.log import logger
+from collections.abc import Callable
+from select import POLLIN, POLLOUT
 from typing import Any
 
 from . import _gyre
@@ -42,7 +44,12 @@ class TCPMixin:
     _peer_address: Any
     _sock_recv: Any
     _sock_recv_into: Any
+    _sock_recvfrom: Any
+    _sock_recvfrom_into: Any
+    _sock_sendto: Any
     _sock_sendall: Any
+    add_reader: Any
+    remove_reader: Any
     _sock_accept: Any
     _sock_connect: Any
 
@@ -212,6 +219,77 @@ class TCPMixin:
             op.cancel()
             op = None  # its future holds the exception, whose traceback holds this frame
             raise
+
+    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
+        """Receive a datagram of up to bufsize bytes: (bytes, address)."""
+        self._check_sock(sock)
+        op = self._sock_recvfrom(sock, bufsize)
+        if op is NotImplemented:
+            return await self._try_when_ready(sock, POLLIN, sock.recvfrom, bufsize)  # type: ignore[no-any-return]
+        if type(op) is not _SockOp:
+            return op  # type: ignore[no-any-return]
+        try:
+            return await op.future  # type: ignore[no-any-return]
+        except BaseException:
+            op.cancel()
+            op = None  # its future holds the exception, whose traceback holds this frame
+            raise
+
+    async def sock_recvfrom_into(
+        self, sock: socket.socket, buf: Any, nbytes: int = 0
+    ) -> tuple[int, Any]:
+        """Receive a datagram into a writable buffer: (number of bytes, address)."""
+        self._check_sock(sock)
+        op = self._sock_recvfrom_into(sock, buf, nbytes)
+        if op is NotImplemented:
+            return await self._try_when_ready(  # type: ignore[no-any-return]
+                sock, POLLIN, sock.recvfrom_into, buf, nbytes or len(buf)
+            )
+        if type(op) is not _SockOp:
+            return op  # type: ignore[no-any-return]
+        try:
+            return await op.future  # type: ignore[no-any-return]
+        except BaseException:
+            op.cancel()
+            op = None  # its future holds the exception, whose traceback holds this frame
+            raise
+
+    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
+        """Send data as one datagram to address; the number of bytes."""
+        self._check_sock(sock)
+        op = self._sock_sendto(sock, data, address)
+        if op is NotImplemented:
+            return await self._try_when_ready(sock, POLLOUT, sock.sendto, data, address)  # type: ignore[no-any-return]
+        if type(op) is not _SockOp:
+            return op  # type: ignore[no-any-return]
+        try:
+            return await op.future  # type: ignore[no-any-return]
+        except BaseException:
+            op.cancel()
+            op = None  # its future holds the exception, whose traceback holds this frame
+            raise
+
+    async def _try_when_ready(
+        self, sock: socket.socket, direction: int, call: Callable[..., Any], *args: Any
+    ) -> Any:
+        """call(*args), again whenever the socket is ready, until it need not wait."""
+        add, remove = (
+            (self.add_reader, self.remove_reader)
+            if direction == POLLIN
+            else (self.add_writer, self.remove_writer)
+        )
+        while True:
+            try:
+                return call(*args)
+            except (BlockingIOError, InterruptedError):
+                pass
+            waiter = self.create_future()
+            fd = sock.fileno()
+            add(fd, futures._set_result_unless_cancelled, waiter, None)  # type: ignore[attr-defined]
+            try:
+                await waiter
+            finally:
+                remove(fd)
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of data."""

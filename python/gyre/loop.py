@@ -25,7 +25,6 @@ __all__ = ["Loop", "new_event_loop"]
 # Bound here: the names in asyncio may be replaced by the program, as tests/conformance does.
 _Base = asyncio.BaseEventLoop
 _Unix: Any = unix_events._UnixSelectorEventLoop
-_Selector: Any = selector_events.BaseSelectorEventLoop
 
 # The address lookup that numeric addresses may bypass; a patched one must see every call.
 _getaddrinfo = socket.getaddrinfo
@@ -180,14 +179,6 @@ class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseE
     create_unix_server = _Unix.create_unix_server
     _make_read_pipe_transport = _Unix._make_read_pipe_transport
     _make_write_pipe_transport = _Unix._make_write_pipe_transport
-    sock_recvfrom = _Selector.sock_recvfrom
-    sock_recvfrom_into = _Selector.sock_recvfrom_into
-    sock_sendto = _Selector.sock_sendto
-    _sock_recvfrom = _Selector._sock_recvfrom
-    _sock_recvfrom_into = _Selector._sock_recvfrom_into
-    _sock_sendto = _Selector._sock_sendto
-    _sock_read_done = _Selector._sock_read_done
-    _sock_write_done = _Selector._sock_write_done
     _sock_sendfile_native = _Unix._sock_sendfile_native
     _sock_sendfile_native_impl = _Unix._sock_sendfile_native_impl
     _sock_sendfile_update_filepos = _Unix._sock_sendfile_update_filepos

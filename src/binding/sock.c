@@ -22,12 +22,13 @@ struct gpy_sockop {
     struct gpy_loop_member member;
     struct gy_sockop op;
     PyObject *sock;
-    PyObject *future;  /* NULL until it has to wait                              */
-    PyObject *bytes;   /* RECV: what is filled                                   */
-    PyObject *address; /* CONNECT: for the words of an error                    */
-    Py_buffer view;    /* RECV_INTO, SENDALL; obj NULL: none                     */
-    int accepted;      /* ACCEPT: a descriptor that nobody has taken yet, or -1  */
-    bool waiting;      /* the core has it                                        */
+    PyObject *future;        /* NULL until it has to wait                              */
+    PyObject *bytes;         /* RECV: what is filled                                   */
+    PyObject *address;       /* CONNECT: for the words of an error                    */
+    struct gy_address *peer; /* RECVFROM, SENDTO: allocated                      */
+    Py_buffer view;          /* RECV_INTO, SENDALL; obj NULL: none                     */
+    int accepted;            /* ACCEPT: a descriptor that nobody has taken yet, or -1  */
+    bool waiting;            /* the core has it                                        */
 };
 
 static struct gpy_sockop *
@@ -85,6 +86,29 @@ on_valid(struct gy_sockop *op)
     return fd == self->op.fd;
 }
 
+/* What a receive gave: the bytes, or their number if they lie in the user's buffer. */
+static PyObject *
+received(struct gpy_sockop *self, ssize_t result)
+{
+    if (self->bytes == NULL)
+        return PyLong_FromSsize_t(result);
+    if (result != PyBytes_GET_SIZE(self->bytes) && _PyBytes_Resize(&self->bytes, result) < 0)
+        return NULL;
+    return Py_NewRef(self->bytes);
+}
+
+/* (received, address) */
+static PyObject *
+received_from(struct gpy_sockop *self, ssize_t result)
+{
+    PyObject *what = received(self, result);
+    PyObject *address = what ? gpy_sockaddr_to_python(&self->peer->storage, self->peer->len) : NULL;
+    PyObject *both = address ? PyTuple_Pack(2, what, address) : NULL;
+    Py_XDECREF(what);
+    Py_XDECREF(address);
+    return both;
+}
+
 /* The Python value of a result.  NULL: an exception is set. */
 static PyObject *
 result_value(struct gpy_sockop *self, ssize_t result)
@@ -103,11 +127,11 @@ result_value(struct gpy_sockop *self, ssize_t result)
     }
     switch ((enum gy_sockop_kind)self->op.kind) {
     case GY_SOCK_RECV:
-        if (self->bytes == NULL)
-            return PyLong_FromSsize_t(result);
-        if (result != PyBytes_GET_SIZE(self->bytes) && _PyBytes_Resize(&self->bytes, result) < 0)
-            return NULL;
-        return Py_NewRef(self->bytes);
+        return received(self, result);
+    case GY_SOCK_RECVFROM:
+        return received_from(self, result);
+    case GY_SOCK_SENDTO:
+        return PyLong_FromSsize_t(result);
     case GY_SOCK_ACCEPT:
         if (self->future == NULL)
             return PyLong_FromSsize_t(result);
@@ -223,19 +247,58 @@ finish_call(struct gpy_sockop *self, ssize_t result)
 }
 
 static int
-check_args(const char *method, Py_ssize_t nargs)
+check_args(const char *method, Py_ssize_t nargs, Py_ssize_t wanted)
 {
-    if (nargs == 2)
+    if (nargs == wanted)
         return 0;
-    PyErr_Format(PyExc_TypeError, "%s() takes 2 arguments", method);
+    PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments", method, wanted);
     return -1;
+}
+
+/* sock.family without the enum that Python's property makes of it.  -1 with an exception. */
+static int
+family_of(struct gpy_state *state, PyObject *sock)
+{
+    PyObject *family;
+    if (PyObject_TypeCheck(sock, (PyTypeObject *)state->socket_base))
+        family = Py_TYPE(state->socket_family)
+                     ->tp_descr_get(state->socket_family, sock, (PyObject *)Py_TYPE(sock));
+    else
+        family = PyObject_GetAttr(sock, state->str_family);
+    long number = family ? PyLong_AsLong(family) : -1;
+    Py_XDECREF(family);
+    return number < 0 && PyErr_Occurred() ? -1 : (int)number;
+}
+
+/* 1: addresses of this socket are known here; 0: only to the socket module; -1: an exception. */
+static int
+family_is_known(struct gpy_state *state, PyObject *sock)
+{
+    int family = family_of(state, sock);
+    if (family < 0)
+        return -1;
+    return family == AF_INET || family == AF_INET6 || family == AF_UNIX;
+}
+
+static struct gpy_sockop *
+sockop_new_with_peer(struct gpy_loop *loop, PyObject *sock, int *fd)
+{
+    struct gpy_sockop *self = sockop_new(loop, sock, fd);
+    if (self == NULL)
+        return NULL;
+    self->peer = PyMem_Malloc(sizeof(*self->peer));
+    if (self->peer != NULL)
+        return self;
+    Py_DECREF(self);
+    PyErr_NoMemory();
+    return NULL;
 }
 
 PyObject *
 gpy_loop_sock_recv(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
 {
     int fd;
-    if (check_args("_sock_recv", nargs) < 0)
+    if (check_args("_sock_recv", nargs, 2) < 0)
         return NULL;
     Py_ssize_t len = PyNumber_AsSsize_t(args[1], PyExc_OverflowError);
     if (len == -1 && PyErr_Occurred())
@@ -260,7 +323,7 @@ PyObject *
 gpy_loop_sock_recv_into(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
 {
     int fd;
-    if (check_args("_sock_recv_into", nargs) < 0)
+    if (check_args("_sock_recv_into", nargs, 2) < 0)
         return NULL;
     struct gpy_sockop *self = sockop_new(loop, args[0], &fd);
     if (self == NULL)
@@ -273,10 +336,107 @@ gpy_loop_sock_recv_into(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t
 }
 
 PyObject *
+gpy_loop_sock_recvfrom(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
+{
+    int fd;
+    if (check_args("_sock_recvfrom", nargs, 2) < 0)
+        return NULL;
+    Py_ssize_t len = PyNumber_AsSsize_t(args[1], PyExc_OverflowError);
+    if (len == -1 && PyErr_Occurred())
+        return NULL;
+    if (len < 0) {
+        PyErr_SetString(PyExc_ValueError, "negative buffersize in recvfrom");
+        return NULL;
+    }
+    int known = family_is_known(loop->state, args[0]);
+    if (known <= 0)
+        return known < 0 ? NULL : Py_NewRef(Py_NotImplemented);
+    struct gpy_sockop *self = sockop_new_with_peer(loop, args[0], &fd);
+    if (self == NULL)
+        return NULL;
+    self->bytes = PyBytes_FromStringAndSize(NULL, len);
+    if (self->bytes == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return finish_call(self, gy_sockop_recvfrom(&self->op, fd, PyBytes_AS_STRING(self->bytes),
+                                                (size_t)len, self->peer));
+}
+
+/* The buffer of sock_recvfrom_into and how much of it to fill.  0 or -1. */
+static int
+take_writable(struct gpy_sockop *self, PyObject *buffer, PyObject *count, size_t *len)
+{
+    Py_ssize_t wanted = PyNumber_AsSsize_t(count, PyExc_OverflowError);
+    if (wanted == -1 && PyErr_Occurred())
+        return -1;
+    if (wanted == 0 && (wanted = PyObject_Size(buffer)) < 0)
+        return -1;
+    if (!PyArg_Parse(buffer, "w*:recvfrom_into", &self->view)) {
+        self->view.obj = NULL;
+        return -1;
+    }
+    if (wanted < 0)
+        PyErr_SetString(PyExc_ValueError, "negative buffersize in recvfrom_into");
+    else if (wanted > self->view.len)
+        PyErr_SetString(PyExc_ValueError, "nbytes is greater than the length of the buffer");
+    *len = (size_t)wanted;
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+PyObject *
+gpy_loop_sock_recvfrom_into(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
+{
+    int fd;
+    size_t len;
+    if (check_args("_sock_recvfrom_into", nargs, 3) < 0)
+        return NULL;
+    int known = family_is_known(loop->state, args[0]);
+    if (known <= 0)
+        return known < 0 ? NULL : Py_NewRef(Py_NotImplemented);
+    struct gpy_sockop *self = sockop_new_with_peer(loop, args[0], &fd);
+    if (self == NULL)
+        return NULL;
+    if (take_writable(self, args[1], args[2], &len) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return finish_call(self, gy_sockop_recvfrom(&self->op, fd, self->view.buf, len, self->peer));
+}
+
+PyObject *
+gpy_loop_sock_sendto(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
+{
+    struct sockaddr_storage address;
+    socklen_t len;
+    int fd;
+    if (check_args("_sock_sendto", nargs, 3) < 0)
+        return NULL;
+    int family = family_of(loop->state, args[0]);
+    if (family < 0)
+        return NULL;
+    int known = gpy_sockaddr_parse(family, args[2], &address, &len);
+    if (known <= 0)
+        return known < 0 ? NULL : Py_NewRef(Py_NotImplemented);
+    struct gpy_sockop *self = sockop_new_with_peer(loop, args[0], &fd);
+    if (self == NULL)
+        return NULL;
+    if (!PyArg_Parse(args[1], "y*:sendto", &self->view)) {
+        self->view.obj = NULL;
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->peer->storage = address;
+    self->peer->len = len;
+    return finish_call(
+        self, gy_sockop_sendto(&self->op, fd, self->view.buf, (size_t)self->view.len, self->peer));
+}
+
+PyObject *
 gpy_loop_sock_sendall(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
 {
     int fd;
-    if (check_args("_sock_sendall", nargs) < 0)
+    if (check_args("_sock_sendall", nargs, 2) < 0)
         return NULL;
     struct gpy_sockop *self = sockop_new(loop, args[0], &fd);
     if (self == NULL)
@@ -306,14 +466,12 @@ gpy_loop_sock_connect(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t n
     struct sockaddr_storage address;
     socklen_t len;
     int fd;
-    if (check_args("_sock_connect", nargs) < 0)
+    if (check_args("_sock_connect", nargs, 2) < 0)
         return NULL;
-    PyObject *family = PyObject_GetAttr(args[0], loop->state->str_family);
-    long number = family ? PyLong_AsLong(family) : -1;
-    Py_XDECREF(family);
-    if (number == -1 && PyErr_Occurred())
+    int family = family_of(loop->state, args[0]);
+    if (family < 0)
         return NULL;
-    int known = gpy_sockaddr_parse((int)number, args[1], &address, &len);
+    int known = gpy_sockaddr_parse(family, args[1], &address, &len);
     if (known <= 0)
         return known < 0 ? NULL : Py_NewRef(Py_NotImplemented);
     struct gpy_sockop *self = sockop_new(loop, args[0], &fd);
@@ -337,6 +495,8 @@ sockop_cancel(struct gpy_sockop *self, PyObject *Py_UNUSED(ignored))
     }
     if (self->waiting && !self->op.cancelled && gy_sockop_cancel(&self->op))
         sockop_unpin(self);
+    else if (self->view.obj != NULL && self->op.cancelled)
+        PyBuffer_Release(&self->view); /* the core does not touch it any more */
     Py_RETURN_NONE;
 }
 
@@ -381,6 +541,7 @@ sockop_dealloc(struct gpy_sockop *self)
     if (self->view.obj != NULL)
         PyBuffer_Release(&self->view);
     Py_XDECREF(self->bytes);
+    PyMem_Free(self->peer);
     (void)sockop_clear(self);
     Py_XDECREF((PyObject *)self->loop);
     type->tp_free(self);

@@ -1,4 +1,6 @@
-/* sock.h: loop.sock_recv, sock_recv_into, sock_sendall, sock_accept and sock_connect.
+/* sock.h: loop.sock_recv, sock_recv_into, sock_sendall, sock_accept and sock_connect, and
+ * sock_recvfrom, sock_recvfrom_into and sock_sendto, which answer NotImplemented for addresses that
+ * only the socket module knows.
  *
  * The coroutine functions are Python (python/gyre/_tcp.py): a few lines around the methods here,
  * which try at once and return the result, or a SockOp whose `future` is to be awaited. */
@@ -12,6 +14,10 @@ int gpy_sock_exec(PyObject *module, struct gpy_state *state);
 /* The loop's methods. */
 PyObject *gpy_loop_sock_recv(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs);
 PyObject *gpy_loop_sock_recv_into(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs);
+PyObject *gpy_loop_sock_recvfrom(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs);
+PyObject *gpy_loop_sock_recvfrom_into(struct gpy_loop *loop, PyObject *const *args,
+                                      Py_ssize_t nargs);
+PyObject *gpy_loop_sock_sendto(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs);
 PyObject *gpy_loop_sock_sendall(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs);
 PyObject *gpy_loop_sock_accept(struct gpy_loop *loop, PyObject *sock);
 PyObject *gpy_loop_sock_connect(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs);

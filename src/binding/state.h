@@ -65,6 +65,7 @@
     X(buffered_protocol)                                                                           \
     X(transport_socket)                                                                            \
     X(socket_class)                                                                                \
+    X(socket_family)                                                                               \
     X(socket_base)                                                                                 \
     X(current_tasks)
 

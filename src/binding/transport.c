@@ -443,5 +443,6 @@ gpy_transport_exec(struct gpy_state *state)
         import_into(&state->socket_class, "socket", "socket") < 0 ||
         import_into(&state->socket_base, "_socket", "socket") < 0)
         return -1;
-    return 0;
+    state->socket_family = PyObject_GetAttr(state->socket_base, state->str_family);
+    return state->socket_family ? 0 : -1;
 }

@@ -17,6 +17,20 @@ gy_ring_plain_send(struct gy_ring *ring, int fd, const struct iovec *iov, unsign
     return gy_sys_send(fd, iov, count);
 }
 
+ssize_t
+gy_ring_plain_sendmsg(struct gy_ring *ring, int fd, const struct msghdr *message)
+{
+    GY_UNUSED(ring);
+    return gy_sys_sendmsg(fd, message, 0);
+}
+
+ssize_t
+gy_ring_plain_recvmsg(struct gy_ring *ring, int fd, struct msghdr *message)
+{
+    GY_UNUSED(ring);
+    return gy_sys_recvmsg(fd, message);
+}
+
 int
 gy_ring_plain_accept(struct gy_ring *ring, int fd)
 {

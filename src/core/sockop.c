@@ -18,9 +18,11 @@ poll_mask(const struct gy_sockop *op)
 {
     switch ((enum gy_sockop_kind)op->kind) {
     case GY_SOCK_RECV:
+    case GY_SOCK_RECVFROM:
     case GY_SOCK_ACCEPT:
         return POLLIN;
     case GY_SOCK_SENDALL:
+    case GY_SOCK_SENDTO:
     case GY_SOCK_CONNECT:
         return POLLOUT;
     }
@@ -44,6 +46,25 @@ step_sendall(struct gy_sockop *op)
     return op->done_bytes == op->len ? (ssize_t)op->len : -EAGAIN;
 }
 
+static ssize_t
+step_datagram(struct gy_sockop *op)
+{
+    struct gy_ring *ring = op->loop->ring;
+    struct iovec iov = {.iov_base = op->buf, .iov_len = op->len};
+    struct msghdr message = {.msg_name = &op->address->storage, .msg_iov = &iov, .msg_iovlen = 1};
+    ssize_t result;
+
+    if (op->kind == GY_SOCK_SENDTO) {
+        message.msg_namelen = op->address->len;
+        return ring->ops->try_sendmsg(ring, op->fd, &message);
+    }
+    message.msg_namelen = sizeof(op->address->storage);
+    result = ring->ops->try_recvmsg(ring, op->fd, &message);
+    if (result >= 0)
+        op->address->len = message.msg_namelen;
+    return result;
+}
+
 /* The call itself: its result, or -EAGAIN. */
 static ssize_t
 step(struct gy_sockop *op)
@@ -53,6 +74,9 @@ step(struct gy_sockop *op)
     switch ((enum gy_sockop_kind)op->kind) {
     case GY_SOCK_RECV:
         return ring->ops->try_recv(ring, op->fd, op->buf, op->len);
+    case GY_SOCK_RECVFROM:
+    case GY_SOCK_SENDTO:
+        return step_datagram(op);
     case GY_SOCK_SENDALL:
         return step_sendall(op);
     case GY_SOCK_ACCEPT:
@@ -135,6 +159,23 @@ ssize_t
 gy_sockop_sendall(struct gy_sockop *op, int fd, const void *buf, size_t len)
 {
     begin(op, GY_SOCK_SENDALL, fd, (void *)(uintptr_t)buf, len);
+    return try_or_wait(op);
+}
+
+ssize_t
+gy_sockop_recvfrom(struct gy_sockop *op, int fd, void *buf, size_t len, struct gy_address *address)
+{
+    begin(op, GY_SOCK_RECVFROM, fd, buf, len);
+    op->address = address;
+    return try_or_wait(op);
+}
+
+ssize_t
+gy_sockop_sendto(struct gy_sockop *op, int fd, const void *buf, size_t len,
+                 struct gy_address *address)
+{
+    begin(op, GY_SOCK_SENDTO, fd, (void *)(uintptr_t)buf, len);
+    op->address = address;
     return try_or_wait(op);
 }
 

@@ -12,9 +12,21 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
-enum gy_sockop_kind { GY_SOCK_RECV, GY_SOCK_SENDALL, GY_SOCK_ACCEPT, GY_SOCK_CONNECT };
+enum gy_sockop_kind {
+    GY_SOCK_RECV,
+    GY_SOCK_RECVFROM,
+    GY_SOCK_SENDALL,
+    GY_SOCK_SENDTO,
+    GY_SOCK_ACCEPT,
+    GY_SOCK_CONNECT
+};
 
 struct gy_sockop;
+
+struct gy_address {
+    socklen_t len; /* 0: none */
+    struct sockaddr_storage storage;
+};
 
 struct gy_sockop_host {
     /* Asked after each wait, before fd is touched again: is fd still the descriptor of the socket
@@ -35,7 +47,8 @@ struct gy_sockop {
     int fd;
     char *buf;
     size_t len;
-    size_t done_bytes; /* SENDALL */
+    size_t done_bytes;          /* SENDALL */
+    struct gy_address *address; /* RECVFROM, SENDTO: the embedder's */
 };
 
 void gy_sockop_init(struct gy_sockop *op, struct gy_loop *loop, const struct gy_sockop_host *host);
@@ -44,6 +57,12 @@ void gy_sockop_init(struct gy_sockop *op, struct gy_loop *loop, const struct gy_
  * done() will be called from a later turn. */
 ssize_t gy_sockop_recv(struct gy_sockop *op, int fd, void *buf, size_t len);
 ssize_t gy_sockop_sendall(struct gy_sockop *op, int fd, const void *buf, size_t len);
+/* One datagram and where it came from, or goes to; *address stays while the operation is pending.
+ */
+ssize_t gy_sockop_recvfrom(struct gy_sockop *op, int fd, void *buf, size_t len,
+                           struct gy_address *address);
+ssize_t gy_sockop_sendto(struct gy_sockop *op, int fd, const void *buf, size_t len,
+                         struct gy_address *address);
 ssize_t gy_sockop_accept(struct gy_sockop *op, int fd);
 ssize_t gy_sockop_connect(struct gy_sockop *op, int fd, const struct sockaddr *addr, socklen_t len);
 

@@ -87,6 +87,18 @@ gy_sys_sendmsg(int fd, const struct msghdr *message, int flags)
     return res < 0 ? -errno : res;
 }
 
+ssize_t
+gy_sys_recvmsg(int fd, struct msghdr *message)
+{
+    ssize_t res = GY_FAULT(SYSCALL);
+    if (GY_UNLIKELY(res < 0))
+        return res;
+    do
+        res = recvmsg(fd, message, MSG_DONTWAIT);
+    while (res < 0 && errno == EINTR);
+    return res < 0 ? -errno : res;
+}
+
 int
 gy_sys_accept(int fd)
 {

@@ -157,6 +157,82 @@ sends_all(void)
     gy_test_loop_end(&loop);
 }
 
+static void
+udp_pair(int fds[2], struct sockaddr_in addresses[2])
+{
+    for (unsigned i = 0; i < 2; i++) {
+        socklen_t len = sizeof addresses[i];
+        addresses[i] = (struct sockaddr_in){.sin_family = AF_INET};
+        addresses[i].sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        fds[i] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        CHECK_EQ(bind(fds[i], (struct sockaddr *)&addresses[i], sizeof addresses[i]), 0);
+        CHECK_EQ(getsockname(fds[i], (struct sockaddr *)&addresses[i], &len), 0);
+    }
+}
+
+static void
+datagrams(void)
+{
+    struct gy_loop loop;
+    struct call call;
+    struct gy_address address;
+    struct sockaddr_in names[2];
+    int fds[2];
+    char buf[16];
+
+    gy_test_loop_begin(&loop);
+    udp_pair(fds, names);
+    call_init(&call, &loop);
+    address.len = sizeof names[1];
+    memcpy(&address.storage, &names[1], sizeof names[1]);
+    CHECK_EQ(gy_sockop_sendto(&call.op, fds[0], "now", 3, &address), 3);
+    CHECK_EQ(gy_sockop_recvfrom(&call.op, fds[1], buf, sizeof buf, &address), 3);
+    CHECK_EQ(address.len, sizeof names[0]);
+    CHECK(memcmp(&address.storage, &names[0], sizeof names[0]) == 0);
+    address.len = 99;
+    CHECK_EQ(gy_sockop_recvfrom(&call.op, fds[1], buf, sizeof buf, &address), -EINPROGRESS);
+    (void)gy_test_turn(&loop, 0);
+    CHECK_EQ(address.len, 99);
+    CHECK_EQ(sendto(fds[0], "", 0, 0, (struct sockaddr *)&names[1], sizeof names[1]), 0);
+    TURN_UNTIL(&loop, call.dones == 1);
+    CHECK_EQ(call.result, 0);
+    CHECK_EQ(address.len, sizeof names[0]);
+    close(fds[0]);
+    close(fds[1]);
+    CHECK_EQ(gy_sockop_sendto(&call.op, fds[0], "", 0, &address), -EBADF);
+    gy_test_loop_end(&loop);
+}
+
+/* A UNIX receiver whose queue is full: the send waits for room. */
+static void
+datagram_waits_for_room(void)
+{
+    struct gy_loop loop;
+    struct call call;
+    struct gy_address address = {.storage = {.ss_family = AF_UNIX}};
+    int receiver = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int sender = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    unsigned count = 0;
+    char buf[16];
+
+    CHECK_EQ(bind(receiver, (struct sockaddr *)&address.storage, sizeof(sa_family_t)), 0);
+    address.len = sizeof address.storage;
+    CHECK_EQ(getsockname(receiver, (struct sockaddr *)&address.storage, &address.len), 0);
+    gy_test_loop_begin(&loop);
+    call_init(&call, &loop);
+    while (gy_sockop_sendto(&call.op, sender, "some", 4, &address) == 4)
+        count++;
+    (void)gy_test_turn(&loop, 0);
+    CHECK_EQ(call.dones, 0);
+    for (unsigned i = 0; i < count; i++)
+        CHECK_EQ(recv(receiver, buf, sizeof buf, MSG_DONTWAIT), 4);
+    TURN_UNTIL(&loop, call.dones == 1);
+    CHECK_EQ(call.result, 4);
+    close(sender);
+    close(receiver);
+    gy_test_loop_end(&loop);
+}
+
 static int
 listen_somewhere(struct sockaddr_in *address)
 {
@@ -321,9 +397,14 @@ over_several_runs(void)
 }
 
 static const struct gy_test tests[] = {
-    GY_TEST(receives),          GY_TEST(cancelled_receive_loses_nothing),
-    GY_TEST(sends_all),         GY_TEST(accepts_and_connects),
-    GY_TEST(full_unix_backlog), GY_TEST(socket_gone),
+    GY_TEST(receives),
+    GY_TEST(cancelled_receive_loses_nothing),
+    GY_TEST(sends_all),
+    GY_TEST(accepts_and_connects),
+    GY_TEST(full_unix_backlog),
+    GY_TEST(socket_gone),
     GY_TEST(over_several_runs),
+    GY_TEST(datagrams),
+    GY_TEST(datagram_waits_for_room),
 };
 GY_TEST_MAIN(tests)

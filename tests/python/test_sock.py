@@ -1,4 +1,4 @@
-"""loop.sock_recv, sock_recv_into, sock_sendall, sock_accept and sock_connect, on both loops."""
+"""loop.sock_*: streams, datagrams, accept and connect, on both loops."""
 
 import array
 import asyncio
