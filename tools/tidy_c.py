@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("probe",),
     ("ring",),
     ("op",),
-    ("bufgroup", "timer", "wakeup", "sendq"),
+    ("bufgroup", "timer", "wakeup", "sendq", "spin"),
     ("host",),
     ("loop.h",),
     ("poll", "wakeup.c"),

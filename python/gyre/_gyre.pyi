@@ -25,7 +25,13 @@ class LoopCore:
     """The C half of gyre.Loop."""
 
     slow_callback_duration: float
-    def __init__(self, *, backend: str | None = None, receive: str | None = None) -> None: ...
+    def __init__(
+        self,
+        *,
+        backend: str | None = None,
+        receive: str | None = None,
+        busy_poll: float | None = None,
+    ) -> None: ...
     @property
     def backend(self) -> str | None: ...
     def stats(self) -> dict[str, int]: ...

@@ -82,15 +82,24 @@ class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseE
     receive: how TCP streams receive.  'poll' (the default): a poll per connection and recv(2), good
     at every size.  'multishot': io_uring's multishot receive into buffers that all connections
     share, with fewer system calls for small messages; where the kernel lacks it, 'poll'.
+    busy_poll: microseconds that the loop looks for events before it sleeps, because to be woken
+    takes longer than that. None (the default): up to 50, while waits are short and looking pays,
+    within a quarter of the time. 0: never. Any other number: always, that long.
     Raises BackendError, with the cause and a remedy, where the backend is refused.
     """
 
-    def __init__(self, *, backend: str | None = None, receive: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        backend: str | None = None,
+        receive: str | None = None,
+        busy_poll: float | None = None,
+    ) -> None:
         self._signal_handlers = {}
         self._unix_server_sockets: dict[Any, Any] = {}
         # Python transports (pipes, datagrams) by descriptor, as asyncio's own code keeps them.
         self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        _gyre.LoopCore.__init__(self, backend=backend, receive=receive)
+        _gyre.LoopCore.__init__(self, backend=backend, receive=receive, busy_poll=busy_poll)
         _Base.__init__(self)
 
     def run_forever(self) -> None:
@@ -185,6 +194,11 @@ class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseE
     _sock_add_cancellation_callback = _Unix._sock_add_cancellation_callback
 
 
-def new_event_loop(*, backend: str | None = None, receive: str | None = None) -> Loop:
+def new_event_loop(
+    *,
+    backend: str | None = None,
+    receive: str | None = None,
+    busy_poll: float | None = None,
+) -> Loop:
     """A new gyre.Loop; the parameters are Loop's."""
-    return Loop(backend=backend, receive=receive)
+    return Loop(backend=backend, receive=receive, busy_poll=busy_poll)

@@ -51,6 +51,31 @@ choose_receive(struct gpy_loop *self, PyObject *receive)
     return -1;
 }
 
+/* Microseconds; None: GY_SPIN_DEFAULT_NS at most, and only while it pays. */
+static int
+choose_busy_poll(PyObject *busy_poll, int64_t *limit_ns, bool *always)
+{
+    *always = busy_poll != NULL && busy_poll != Py_None;
+    *limit_ns = GY_SPIN_DEFAULT_NS;
+    if (!*always)
+        return 0;
+    double us = PyFloat_AsDouble(busy_poll);
+    if (us == -1.0 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError))
+            PyErr_Format(PyExc_TypeError,
+                         "busy_poll must be a number of microseconds or None, not %.100s",
+                         Py_TYPE(busy_poll)->tp_name);
+        return -1;
+    }
+    if (!(us >= 0.0 && us * 1e3 <= GY_SPIN_MAX_NS)) {
+        PyErr_Format(PyExc_ValueError, "busy_poll must be from 0 to %d microseconds, not %R",
+                     GY_SPIN_MAX_NS / 1000, busy_poll);
+        return -1;
+    }
+    *limit_ns = (int64_t)(us * 1e3);
+    return 0;
+}
+
 /* Which of the methods that C may bypass are somebody else's: a subclass's or the instance's own.
  */
 static int
@@ -147,17 +172,21 @@ import_helpers(struct gpy_state *state)
 static int
 loop_init(struct gpy_loop *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"backend", "receive", NULL};
-    PyObject *backend = NULL, *receive = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OO:LoopCore", names, &backend, &receive))
+    static char *names[] = {"backend", "receive", "busy_poll", NULL};
+    PyObject *backend = NULL, *receive = NULL, *busy_poll = NULL;
+    int64_t spin_ns;
+    bool spin_always;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOO:LoopCore", names, &backend, &receive,
+                                     &busy_poll))
         return -1;
     if (self->core_ready || self->closed) {
         PyErr_SetString(PyExc_RuntimeError, "this loop was initialized before");
         return -1;
     }
     if (import_helpers(self->state) < 0 || choose_receive(self, receive) < 0 ||
-        create_core(self, backend) < 0)
+        choose_busy_poll(busy_poll, &spin_ns, &spin_always) < 0 || create_core(self, backend) < 0)
         return -1;
+    gy_spin_init(&self->core.spin, spin_ns, spin_always);
     return find_overrides(self);
 }
 
@@ -423,6 +452,9 @@ loop_stats(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
         {"overflows", ring->overflows},
         {"controls", ring->controls},
         {"waits", core->counters.waits},
+        {"spins", core->spin.looks},
+        {"spins_found", core->spin.found},
+        {"spin_ns", core->spin.spent_ns},
         {"ops_submitted", core->counters.ops_submitted},
         {"ops_landed", core->counters.ops_landed},
         {"ops_in_flight", core->inflight},

@@ -1,17 +1,14 @@
-/* loop.c: the pieces of a turn; loop_life.c has the beginning and the end of a loop.
+/* loop.c: the pieces of a turn; loop_wait.c has the wait, loop_life.c the beginning and the end.
  * Thread: the running thread.  Invariant: in a forked child nothing here touches the ring, whose
  * memory the child does not have. */
 #include "loop.h"
 #include "loop_internal.h"
 #include "listener.h"
-#include "probe.h"
 #include "stream.h"
 #include "sys.h"
 #include "trace.h"
 
 #include <errno.h>
-
-enum { SHORTAGE_WAIT_NS = 1000 * 1000 };
 
 int64_t
 gy_loop_now_ns(const struct gy_loop *loop)
@@ -42,8 +39,8 @@ gy_loop_flush_cancels(struct gy_loop *loop)
 }
 
 /* Bounded: what is pending when it begins, since preparing an SQE submits nothing new. */
-static void
-flush_ops(struct gy_loop *loop)
+void
+gy_loop_flush_ops(struct gy_loop *loop)
 {
     loop->sqe_shortage = false;
     gy_loop_flush_cancels(loop);
@@ -65,53 +62,10 @@ gy_loop_poll(struct gy_loop *loop, bool force)
     if (GY_UNLIKELY(gy_loop_forked(loop)))
         return -ECHILD;
     gy_loop_flush_dirty(loop);
-    flush_ops(loop);
+    gy_loop_flush_ops(loop);
     if (!force && !ring->ops->needs_enter(ring))
         return 0;
     return ring->ops->enter(ring, 0);
-}
-
-void
-gy_loop_prepare_wait(struct gy_loop *loop)
-{
-    GY_ASSERT(loop->running);
-    if (GY_UNLIKELY(gy_loop_forked(loop)))
-        return;
-    gy_loop_flush_dirty(loop);
-    gy_wakeup_sleep(loop, &loop->wakeup);
-    flush_ops(loop);
-    loop->counters.waits++;
-}
-
-int
-gy_loop_wait(struct gy_loop *loop, int64_t deadline_ns)
-{
-    struct gy_ring *ring = loop->ring;
-    int64_t wait_ns = GY_NS_NEVER;
-    int err;
-    if (GY_UNLIKELY(gy_loop_forked(loop)))
-        return -ECHILD;
-    if (GY_UNLIKELY(loop->sqe_shortage)) {
-        /* Perhaps the wakeup itself is not armed: look again soon. */
-        err = ring->ops->enter(ring, SHORTAGE_WAIT_NS);
-        return err == -ETIME ? 0 : err;
-    }
-    if ((ring->features & GY_FEAT_ABS_TIMER) && ring->ops->enter_until != NULL && deadline_ns > 0) {
-        err = ring->ops->enter_until(ring, deadline_ns);
-        return err == -ETIME ? 0 : err;
-    }
-    if (deadline_ns != GY_NS_NEVER) {
-        int64_t now_ns = ring->ops->now_ns(ring);
-        wait_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
-    }
-    err = ring->ops->enter(ring, wait_ns);
-    return err == -ETIME ? 0 : err;
-}
-
-void
-gy_loop_finish_wait(struct gy_loop *loop)
-{
-    gy_wakeup_awake(&loop->wakeup);
 }
 
 /* ---- out of the ring ---- */

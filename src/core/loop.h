@@ -21,6 +21,7 @@
 #include "bufgroup.h"
 #include "op.h"
 #include "ring.h"
+#include "spin.h"
 #include "timer.h"
 #include "wakeup.h"
 #include "work.h"
@@ -67,6 +68,9 @@ struct gy_loop {
     uint32_t live;           /* streams and listeners not yet closed                  */
     struct gy_timers timers; /* the embedder's (call_later) and the core's own        */
     struct gy_wakeup wakeup;
+    struct gy_spin spin;   /* the embedder sets it: gy_spin_init(); at first it never looks */
+    int64_t look_ns;       /* how long this wait looks before it sleeps                    */
+    int64_t wait_began_ns; /* 0: not measured                                              */
     struct gy_bufgroup buffers;
     void *scratch; /* GY_RECV_BYTES_MAX bytes, allocated at first use       */
     uint64_t turn; /* counts gy_loop_reap()                                 */
@@ -114,10 +118,10 @@ int gy_loop_poll(struct gy_loop *loop, bool force);
  * embedder checks its queues once more, and then calls gy_loop_wait without its lock, or
  * gy_loop_cancel_wait. */
 void gy_loop_prepare_wait(struct gy_loop *loop);
-/* Enters until an event, a wakeup, a signal or the deadline (absolute CLOCK_MONOTONIC ns,
- * GY_NS_NEVER). Touches nothing but the ring: safe without the embedder's lock.  0; -EINTR after
- * a signal, or when the kernel's answer hides whether there was one (time may also have run out);
- * or another -errno. */
+/* Looks (spin.h), then enters until an event, a wakeup, a signal or the deadline (absolute
+ * CLOCK_MONOTONIC ns, GY_NS_NEVER). Touches nothing but the ring: safe without the embedder's lock.
+ * 0; -EINTR after a signal, or when the kernel's answer hides whether there was one (time may also
+ * have run out); or another -errno. */
 int gy_loop_wait(struct gy_loop *loop, int64_t deadline_ns);
 /* Step three (also instead of the wait): awake again. */
 void gy_loop_finish_wait(struct gy_loop *loop);

@@ -51,6 +51,10 @@ struct gy_ring_ops {
     int (*enter_until)(struct gy_ring *ring, int64_t deadline_ns);
     /* True if an enter(0) would find anything to do: SQEs queued, task work or overflow flagged. */
     bool (*needs_enter)(struct gy_ring *ring);
+    /* Optional: looks for events without waiting, as cheaply as can be (a read of memory where that
+     * tells), and without submitting more than what was queued before.  True: next_event gives one.
+     * NULL: this ring is not to be asked again and again. */
+    bool (*look)(struct gy_ring *ring);
     /* Copies the next event out and advances; false when there is none. */
     bool (*next_event)(struct gy_ring *ring, struct gy_event *out);
     /* Optional: the run ended (nothing is in flight).  Lets go of what is registered with the

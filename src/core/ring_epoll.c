@@ -249,6 +249,13 @@ epoll_needs_enter(struct gy_ring *ring)
     return gy_sys_now_ns() - epoll->entered_ns >= LOOK_PERIOD_NS;
 }
 
+static bool
+epoll_look(struct gy_ring *ring)
+{
+    (void)epoll_enter(ring, 0);
+    return has_events(epoll_of(ring));
+}
+
 /* ---- life ---- */
 
 static void
@@ -296,6 +303,7 @@ static const struct gy_ring_ops epoll_ops = {
     .sqe = epoll_sqe,
     .enter = epoll_enter,
     .needs_enter = epoll_needs_enter,
+    .look = epoll_look,
     .next_event = epoll_next_event,
     .cancel_all = epoll_cancel_all,
     .try_recv = gy_ring_plain_recv,

@@ -228,6 +228,15 @@ uring_needs_enter(struct gy_ring *ring)
            (sq_flags(uring) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
 }
 
+static bool
+uring_look(struct gy_ring *ring)
+{
+    const struct uring *uring = uring_of(ring);
+    if (uring_needs_enter(ring))
+        (void)enter_submit(uring_of(ring), 0, NULL);
+    return cq_has_event(uring);
+}
+
 /* ---- queues ---- */
 
 static GY_COLD struct io_uring_sqe *
@@ -429,6 +438,7 @@ static const struct gy_ring_ops uring_ops = {
     .enter = uring_enter,
     .enter_until = uring_enter_until,
     .needs_enter = uring_needs_enter,
+    .look = uring_look,
     .next_event = uring_next_event,
     .rest = uring_rest,
     .cancel_all = uring_cancel_all,

@@ -8,20 +8,35 @@
 #include "op.h"
 #include <stdatomic.h>
 
+enum gy_wakeup_state {
+    GY_WAKEUP_AWAKE,   /* nothing to do for a waker                       */
+    GY_WAKEUP_LOOKING, /* the loop reads this field: to change it is enough */
+    GY_WAKEUP_ASLEEP,  /* the eventfd has to be written                   */
+};
+
 struct gy_wakeup {
     struct gy_op op;
     int fd; /* eventfd, blocking: a read op on a non-blocking one fails on older kernels */
-    atomic_bool sleeping;
-    uint64_t value; /* where the kernel puts the count */
+    atomic_uchar state; /* enum gy_wakeup_state */
+    uint64_t value;     /* where the kernel puts the count */
     atomic_uint_fast64_t sent;
 };
 
 int gy_wakeup_init(struct gy_wakeup *wakeup); /* 0 or -errno (EMFILE) */
 void gy_wakeup_deinit(struct gy_wakeup *wakeup);
 
-/* Before a wait that can block, on the loop's thread: arms the read and declares the loop asleep.
- * The caller looks at its queues once more AFTER this and before it blocks. */
-void gy_wakeup_sleep(struct gy_loop *loop, struct gy_wakeup *wakeup);
+/* Before a wait that can block, on the loop's thread: arms the read and declares the loop asleep,
+ * or looking for events.  The caller looks at its queues once more AFTER this and before it blocks,
+ * and calls gy_wakeup_fall_asleep between looking and sleeping. */
+void gy_wakeup_sleep(struct gy_loop *loop, struct gy_wakeup *wakeup, bool looking);
+/* LOOKING -> ASLEEP; also true when it is ASLEEP.  false: somebody woke the loop, it may not sleep.
+ */
+bool gy_wakeup_fall_asleep(struct gy_wakeup *wakeup);
+static inline bool
+gy_wakeup_is_looking(struct gy_wakeup *wakeup)
+{
+    return atomic_load_explicit(&wakeup->state, memory_order_acquire) == GY_WAKEUP_LOOKING;
+}
 /* After the wait. */
 void gy_wakeup_awake(struct gy_wakeup *wakeup);
 /* Any thread, async-signal-safe.  At most one write per sleep. */

@@ -34,7 +34,7 @@ produce(void *argument)
 
 /* The consumer waits without a limit: a lost wakeup is a hang, which the runner's alarm ends. */
 static void
-test_threads_hammering(void)
+hammer(int64_t spin_ns)
 {
     struct gy_loop loop;
     struct inbox inbox = {.loop = &loop};
@@ -44,6 +44,7 @@ test_threads_hammering(void)
     uint64_t sent;
     gy_test_skip_under_valgrind(VALGRIND_WAITS_ALONE);
     gy_test_loop_begin(&loop);
+    gy_spin_init(&loop.spin, spin_ns, true);
     for (int i = 0; i < PRODUCERS; i++)
         CHECK_EQ(pthread_create(&threads[i], NULL, produce, &inbox), 0);
     while (taken < PRODUCERS * MESSAGES) {
@@ -67,6 +68,19 @@ test_threads_hammering(void)
     fprintf(stderr, "%d messages, %" PRIu64 " sleeps, %" PRIu64 " writes\n", PRODUCERS * MESSAGES,
             sleeps, sent);
     gy_test_loop_end(&loop);
+}
+
+static void
+test_threads_hammering(void)
+{
+    hammer(0);
+}
+
+/* Short looks, so that wakers also meet the step from looking to sleeping. */
+static void
+test_threads_hammering_a_looking_loop(void)
+{
+    hammer(2000);
 }
 
 static void
@@ -144,9 +158,8 @@ test_from_a_signal_handler(void)
 }
 
 static const struct gy_test tests[] = {
-    GY_TEST(test_threads_hammering),
-    GY_TEST(test_awake_loop_costs_no_write),
-    GY_TEST(test_read_stays_armed_between_waits),
+    GY_TEST(test_threads_hammering),         GY_TEST(test_threads_hammering_a_looking_loop),
+    GY_TEST(test_awake_loop_costs_no_write), GY_TEST(test_read_stays_armed_between_waits),
     GY_TEST(test_from_a_signal_handler),
 };
 GY_TEST_MAIN(tests)

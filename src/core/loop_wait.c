@@ -1,0 +1,117 @@
+/* loop_wait.c: the wait of a turn: look for a moment if the policy says so, then sleep.
+ *
+ * Thread: the running thread; the embedder has dropped its lock around gy_loop_wait, so that other
+ * threads go on while this one looks or sleeps.  Invariant: between prepare and finish a waker
+ * finds the wakeup LOOKING or ASLEEP, so what it puts into the embedder's queues is seen. */
+#include "loop.h"
+#include "loop_internal.h"
+#include "probe.h"
+
+#include <errno.h>
+
+enum {
+    SHORTAGE_WAIT_NS = 1000 * 1000,
+    LOOKS_PER_CLOCK = 8, /* of a ring whose look is a read of memory; the clock costs more */
+};
+
+static inline void
+relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+void
+gy_loop_prepare_wait(struct gy_loop *loop)
+{
+    struct gy_ring *ring = loop->ring;
+    struct gy_spin *spin = &loop->spin;
+    GY_ASSERT(loop->running);
+    if (GY_UNLIKELY(gy_loop_forked(loop)))
+        return;
+    gy_loop_flush_dirty(loop);
+    loop->look_ns = 0;
+    if (spin->limit_ns != 0 && ring->ops->look != NULL) {
+        loop->wait_began_ns = ring->ops->now_ns(ring);
+        loop->look_ns = gy_spin_budget(spin, loop->wait_began_ns);
+    }
+    gy_wakeup_sleep(loop, &loop->wakeup, loop->look_ns > 0);
+    gy_loop_flush_ops(loop);
+    loop->counters.waits++;
+}
+
+/* True when there is something to do; false when the time for looking has gone. */
+static bool
+look_until(struct gy_loop *loop, int64_t end_ns)
+{
+    struct gy_ring *ring = loop->ring;
+    for (;;) {
+        for (unsigned i = 0; i < LOOKS_PER_CLOCK; i++) {
+            if (ring->ops->look(ring) || !gy_wakeup_is_looking(&loop->wakeup))
+                return true;
+            relax();
+        }
+        if (ring->ops->now_ns(ring) >= end_ns)
+            return false;
+    }
+}
+
+/* True when there is no need to sleep any more. */
+static bool
+look(struct gy_loop *loop, int64_t deadline_ns)
+{
+    struct gy_ring *ring = loop->ring;
+    int64_t end_ns = loop->wait_began_ns + loop->look_ns;
+    bool found;
+    if (deadline_ns < end_ns)
+        end_ns = deadline_ns;
+    found = look_until(loop, end_ns) || end_ns == deadline_ns;
+    gy_spin_looked(&loop->spin, ring->ops->now_ns(ring) - loop->wait_began_ns, found);
+    /* Who woke us while we looked has written no eventfd. */
+    return found || !gy_wakeup_fall_asleep(&loop->wakeup);
+}
+
+static int
+sleep_until(struct gy_loop *loop, int64_t deadline_ns)
+{
+    struct gy_ring *ring = loop->ring;
+    int64_t wait_ns = GY_NS_NEVER;
+    if ((ring->features & GY_FEAT_ABS_TIMER) && ring->ops->enter_until != NULL && deadline_ns > 0)
+        return ring->ops->enter_until(ring, deadline_ns);
+    if (deadline_ns != GY_NS_NEVER) {
+        int64_t now_ns = ring->ops->now_ns(ring);
+        wait_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
+    }
+    return ring->ops->enter(ring, wait_ns);
+}
+
+int
+gy_loop_wait(struct gy_loop *loop, int64_t deadline_ns)
+{
+    int err;
+    if (GY_UNLIKELY(gy_loop_forked(loop)))
+        return -ECHILD;
+    if (GY_UNLIKELY(loop->sqe_shortage)) {
+        /* Perhaps the wakeup itself is not armed: look again soon. */
+        (void)gy_wakeup_fall_asleep(&loop->wakeup);
+        err = loop->ring->ops->enter(loop->ring, SHORTAGE_WAIT_NS);
+    } else if (loop->look_ns > 0 && look(loop, deadline_ns)) {
+        return 0;
+    } else {
+        err = sleep_until(loop, deadline_ns);
+    }
+    return err == -ETIME ? 0 : err;
+}
+
+void
+gy_loop_finish_wait(struct gy_loop *loop)
+{
+    gy_wakeup_awake(&loop->wakeup);
+    if (loop->spin.limit_ns != 0 && loop->wait_began_ns != 0) {
+        gy_spin_waited(&loop->spin, gy_loop_now_ns(loop) - loop->wait_began_ns);
+        loop->wait_began_ns = 0;
+    }
+}

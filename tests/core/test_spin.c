@@ -1,0 +1,225 @@
+/* test_spin.c: when a loop looks for events before it sleeps, and what ends a look. */
+#include "fake_ring.h"
+#include "spin.h"
+
+enum { LIMIT_NS = 50 * 1000, TURN_NS = 100 * 1000 };
+
+/* `count` waits of that length, each looked at as the policy says; how many were. */
+static unsigned
+waits(struct gy_spin *spin, unsigned count, int64_t wait_ns, int64_t *now_ns)
+{
+    unsigned looks = 0;
+    while (count-- > 0) {
+        int64_t budget_ns = gy_spin_budget(spin, *now_ns);
+        if (budget_ns > 0) {
+            bool found = wait_ns <= budget_ns;
+            gy_spin_looked(spin, found ? wait_ns : budget_ns, found);
+            looks++;
+        }
+        gy_spin_waited(spin, wait_ns);
+        *now_ns += wait_ns + TURN_NS;
+    }
+    return looks;
+}
+
+static void
+test_never(void)
+{
+    struct gy_spin spin;
+    int64_t now_ns = 1;
+    gy_spin_init(&spin, 0, false);
+    CHECK_EQ(waits(&spin, 100, 1000, &now_ns), 0);
+    gy_spin_init(&spin, 0, true);
+    CHECK_EQ(waits(&spin, 100, 1000, &now_ns), 0);
+}
+
+static void
+test_always(void)
+{
+    struct gy_spin spin;
+    int64_t now_ns = 1;
+    gy_spin_init(&spin, LIMIT_NS, true);
+    CHECK_EQ(waits(&spin, 1000, GY_NS_PER_SECOND, &now_ns), 1000);
+    CHECK_EQ(spin.looks, 1000);
+    CHECK_EQ(spin.found, 0);
+    CHECK_EQ(spin.spent_ns, UINT64_C(1000) * LIMIT_NS);
+}
+
+static void
+test_long_waits_are_slept(void)
+{
+    struct gy_spin spin;
+    int64_t now_ns = 1;
+    gy_spin_init(&spin, LIMIT_NS, false);
+    CHECK_EQ(waits(&spin, 1000, 10 * LIMIT_NS, &now_ns), 0);
+}
+
+static void
+test_short_waits_are_looked_at(void)
+{
+    struct gy_spin spin;
+    int64_t now_ns = 1;
+    gy_spin_init(&spin, LIMIT_NS, false);
+    (void)waits(&spin, 20, 10 * 1000, &now_ns); /* it has to learn that they are short */
+    CHECK_EQ(waits(&spin, 1000, 10 * 1000, &now_ns), 1000);
+    /* ... and that they are not any more. */
+    (void)waits(&spin, 20, 10 * LIMIT_NS, &now_ns);
+    CHECK_EQ(waits(&spin, 1000, 10 * LIMIT_NS, &now_ns), 0);
+}
+
+/* Waits that are a little longer than the longest look. */
+static void
+test_looks_in_vain_get_rare(void)
+{
+    struct gy_spin spin;
+    int64_t now_ns = 1;
+    unsigned looks;
+    gy_spin_init(&spin, LIMIT_NS, false);
+    (void)waits(&spin, 20, 10 * 1000, &now_ns);
+    (void)waits(&spin, 1000, LIMIT_NS + 1000, &now_ns);
+    looks = waits(&spin, 10000, LIMIT_NS + 1000, &now_ns);
+    CHECK_LT(0, looks);
+    CHECK_LE(looks, 100);
+}
+
+/* Looks that find something after more time than a sleep would have cost. */
+static void
+test_no_more_than_a_share_of_the_time(void)
+{
+    struct gy_spin spin;
+    int64_t now_ns = 1;
+    int64_t began_ns;
+    uint64_t spent_ns;
+    uint64_t found;
+    gy_spin_init(&spin, LIMIT_NS, false);
+    (void)waits(&spin, 100, LIMIT_NS - 1000, &now_ns);
+    began_ns = now_ns;
+    spent_ns = spin.spent_ns;
+    found = spin.found;
+    for (int i = 0; i < 10000; i++) { /* back to back: the loop does nothing else */
+        int64_t budget_ns = gy_spin_budget(&spin, now_ns);
+        if (budget_ns > 0)
+            gy_spin_looked(&spin, LIMIT_NS - 1000, true);
+        gy_spin_waited(&spin, LIMIT_NS - 1000);
+        now_ns += LIMIT_NS - 1000;
+    }
+    /* 20 us of each look are what the sleep would have cost. */
+    spent_ns = spin.spent_ns - spent_ns - (spin.found - found) * 20 * 1000;
+    CHECK_LE(spent_ns, (uint64_t)(now_ns - began_ns) / 4 + 2 * 1000 * 1000);
+    CHECK_LT(found + 1000, spin.found);
+}
+
+/* ---- the looking ---- */
+
+static unsigned looks_until_event;
+static struct gy_wakeup *look_wakes;
+
+static bool
+fake_look(struct gy_ring *ring)
+{
+    struct fake_ring *self = fake_of(ring);
+    self->now_ns += 100;
+    if (look_wakes != NULL)
+        gy_wakeup_send(look_wakes);
+    return looks_until_event != 0 && --looks_until_event == 0;
+}
+
+static void
+looking_loop_begin(struct gy_loop *loop, struct gy_ring_ops *ops)
+{
+    fake_loop_begin(loop);
+    *ops = fake_ops;
+    ops->look = fake_look;
+    loop->ring->ops = ops;
+    gy_spin_init(&loop->spin, LIMIT_NS, true);
+    looks_until_event = 0;
+    look_wakes = NULL;
+}
+
+static void
+test_an_event_ends_the_look(void)
+{
+    struct gy_loop loop;
+    struct gy_ring_ops ops;
+    looking_loop_begin(&loop, &ops);
+    looks_until_event = 5;
+    gy_loop_prepare_wait(&loop);
+    CHECK_EQ(gy_loop_wait(&loop, GY_NS_NEVER), 0);
+    gy_loop_finish_wait(&loop);
+    CHECK_EQ(fake.enters, 0);
+    CHECK_EQ(loop.spin.found, 1);
+    CHECK_EQ(loop.spin.spent_ns, 500);
+    loop.inflight = 0; /* the read of the wakeup, which the fake ring does not end */
+    gy_op_init(&loop.wakeup.op, GY_OP_WAKEUP);
+    fake_loop_end(&loop);
+}
+
+static void
+test_a_wakeup_ends_the_look_and_writes_nothing(void)
+{
+    struct gy_loop loop;
+    struct gy_ring_ops ops;
+    looking_loop_begin(&loop, &ops);
+    look_wakes = &loop.wakeup;
+    gy_loop_prepare_wait(&loop);
+    CHECK_EQ(gy_loop_wait(&loop, GY_NS_NEVER), 0);
+    gy_loop_finish_wait(&loop);
+    CHECK_EQ(fake.enters, 0);
+    CHECK_EQ(loop.spin.found, 1);
+    CHECK_EQ(atomic_load(&loop.wakeup.sent), 0);
+    loop.inflight = 0;
+    gy_op_init(&loop.wakeup.op, GY_OP_WAKEUP);
+    fake_loop_end(&loop);
+}
+
+static void
+test_a_deadline_ends_the_look(void)
+{
+    struct gy_loop loop;
+    struct gy_ring_ops ops;
+    looking_loop_begin(&loop, &ops);
+    gy_loop_prepare_wait(&loop);
+    CHECK_EQ(gy_loop_wait(&loop, fake.now_ns + 10 * 1000), 0);
+    gy_loop_finish_wait(&loop);
+    CHECK_EQ(fake.enters, 0);
+    CHECK_EQ(loop.spin.found, 1);
+    loop.inflight = 0;
+    gy_op_init(&loop.wakeup.op, GY_OP_WAKEUP);
+    fake_loop_end(&loop);
+}
+
+static void
+test_after_the_look_it_sleeps(void)
+{
+    struct gy_loop loop;
+    struct gy_ring_ops ops;
+    looking_loop_begin(&loop, &ops);
+    gy_loop_prepare_wait(&loop);
+    CHECK_EQ(gy_loop_wait(&loop, GY_NS_NEVER), 0);
+    CHECK_EQ(fake.enters, 1);
+    CHECK_EQ(fake.last_wait_ns, GY_NS_NEVER);
+    CHECK_EQ(loop.spin.found, 0);
+    CHECK_LE(LIMIT_NS, loop.spin.spent_ns);
+    /* Now a waker has to write. */
+    gy_wakeup_send(&loop.wakeup);
+    CHECK_EQ(atomic_load(&loop.wakeup.sent), 1);
+    gy_loop_finish_wait(&loop);
+    loop.inflight = 0;
+    gy_op_init(&loop.wakeup.op, GY_OP_WAKEUP);
+    fake_loop_end(&loop);
+}
+
+static const struct gy_test tests[] = {
+    GY_TEST(test_never),
+    GY_TEST(test_always),
+    GY_TEST(test_long_waits_are_slept),
+    GY_TEST(test_short_waits_are_looked_at),
+    GY_TEST(test_looks_in_vain_get_rare),
+    GY_TEST(test_no_more_than_a_share_of_the_time),
+    GY_TEST(test_an_event_ends_the_look),
+    GY_TEST(test_a_wakeup_ends_the_look_and_writes_nothing),
+    GY_TEST(test_a_deadline_ends_the_look),
+    GY_TEST(test_after_the_look_it_sleeps),
+};
+
+GY_TEST_MAIN(tests)
