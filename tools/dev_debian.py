@@ -46,6 +46,9 @@ TO_DEMO = (*TO_BUILD, "wrk", "strace", "util-linux")
 TO_BENCH = (*TO_BUILD, "strace", "libssl-dev")
 TO_TEST_ALL = (*TO_BUILD, "valgrind")
 
+# Another program may be installing: apt-get waits for it instead of failing.
+APT_GET = ("apt-get", "-o", "DPkg::Lock::Timeout=300")
+
 _updated = False
 
 
@@ -72,11 +75,11 @@ def install(missing: list[str]) -> None:
     say(f"   missing Debian packages: {names}")
     env = {"DEBIAN_FRONTEND": "noninteractive"}
     if not _updated:
-        step("apt-get update", ["apt-get", "update"], env=env, hint="is the network reachable?")
+        step("apt-get update", [*APT_GET, "update"], env=env, hint="is the network reachable?")
         _updated = True
     step(
         f"apt-get install {names}",
-        ["apt-get", "install", "-y", "--no-install-recommends", *missing],
+        [*APT_GET, "install", "-y", "--no-install-recommends", *missing],
         env=env,
     )
     still = [name for name in missing if name in PACKAGES and not PACKAGES[name]()]
