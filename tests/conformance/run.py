@@ -20,6 +20,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import pkgutil
 import subprocess
 import sys
 import tempfile
@@ -67,8 +68,9 @@ SUITES = {
     "test_staggered@loop": injection.loop,
     "test_context@loop": injection.loop,
     "test_threads@loop": injection.loop,
-    # The loop itself.  Left out are test_selector_events, test_proactor_events and test_windows_*,
-    # which test the code of other loops.
+    "test_futures@loop": injection.loop,
+    "test_tasks@loop": injection.loop,
+    # The loop itself.
     "test_base_events": injection.base_loop,
     "test_buffered_proto": injection.unix_loop,
     "test_events": injection.unix_loop,
@@ -87,6 +89,14 @@ SUITES = {
     "test_unix_events": injection.unix_loop,
 }
 
+# Modules of test.test_asyncio that are not run, each with the reason.
+NOT_RUN = {
+    "test_proactor_events": "the code of asyncio's proactor loop, on mocks of it",
+    "test_selector_events": "the code of asyncio's selector loop and transports, on mocks of them",
+    "test_windows_events": "Windows only",
+    "test_windows_utils": "Windows only",
+}
+
 
 def module_of(suite):
     """The module of test.test_asyncio behind a suite."""
@@ -96,6 +106,16 @@ def module_of(suite):
 def available(suite):
     """Is this test module part of the running Python?"""
     return importlib.util.find_spec(f"test.test_asyncio.{module_of(suite)}") is not None
+
+
+def forgotten():
+    """The test modules of the running Python that are neither a suite nor named in NOT_RUN."""
+    package = importlib.util.find_spec("test.test_asyncio")
+    if package is None:
+        return []
+    modules = {module.name for module in pkgutil.iter_modules(package.submodule_search_locations)}
+    known = {module_of(suite) for suite in SUITES} | NOT_RUN.keys()
+    return sorted(name for name in modules - known if name.startswith("test_"))
 
 
 def read_report(path):
@@ -240,6 +260,9 @@ def main():
     suites = sorted(filter(available, wanted), key=lambda name: name not in LONG_SUITES)
     if not suites:
         print("this Python comes without test.test_asyncio (Debian: libpython3.x-testsuite)")
+        return 1
+    if missing := forgotten():
+        print(f"neither run nor in NOT_RUN with a reason: {', '.join(missing)}")
         return 1
     started = time.monotonic()
     counts = run_suites(suites, options)
