@@ -333,6 +333,7 @@ class TestLimits:
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout in ("fine\n", "by epoll, fine\n")
 
+    @pytest.mark.only("gyre")  # asyncio's is not sure to have its memory back at once
     def test_address_space(self, new):
         """Memory runs out while loops are made: MemoryError or OSError, never a crash."""
         done = script(
@@ -341,7 +342,7 @@ class TestLimits:
             {new}.close()
             size = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
             loops = []
-            resource.setrlimit(resource.RLIMIT_AS, (size + (4 << 20), -1))
+            resource.setrlimit(resource.RLIMIT_AS, (size + (4 << 20), resource.RLIM_INFINITY))
             try:
                 for _ in range(2000):
                     loops.append({new})
@@ -349,7 +350,7 @@ class TestLimits:
                     loops[-1].run_forever()
             except (MemoryError, OSError, RuntimeError):
                 pass
-            resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
             while loops:
                 loops.pop().close()
             print("fine")

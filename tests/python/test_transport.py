@@ -231,7 +231,7 @@ def test_kinds_of_data(loop, connect, method):
     drive(loop, main())
 
 
-def test_wrong_data(loop, connect):
+def test_wrong_data(loop, connect, kind):
     async def main():
         transport, protocol, _ = await connect()
         for wrong, name in (("text", "str"), (17, "int"), (None, "NoneType"), ([b"x"], "list")):
@@ -246,7 +246,8 @@ def test_wrong_data(loop, connect):
             transport.writelines([b"good", "bad"])
         with pytest.raises(TypeError):
             transport.writelines(17)
-        assert transport.get_write_buffer_size() == 0
+        if kind == "gyre" or sys.version_info < (3, 15):  # asyncio's keeps b"good" since then
+            assert transport.get_write_buffer_size() == 0
         assert not transport.is_closing()
         await closed(transport, protocol)
 
