@@ -268,17 +268,21 @@ def deep_10(context):
 # ---- loop ----
 
 
-def call_soon_chain(context, args):
+# The calls are written out, without *args: those would be measured instead of the loop.
+
+
+@workload("loop.call_soon_chain", "call_soon, one per turn", count=5000, quick=True)
+def call_soon_chain(context):
     loop = context.loop
 
     def start(count):
         left = count
 
-        def step(*_):
+        def step():
             nonlocal left
             left -= 1
             if left:
-                loop.call_soon(step, *args)
+                loop.call_soon(step)
             else:
                 loop.stop()
 
@@ -287,17 +291,23 @@ def call_soon_chain(context, args):
     return context.run_callbacks(start)
 
 
-@workload("loop.call_soon_chain", "call_soon, one per turn", count=5000, quick=True)
-def call_soon_chain_plain(context):
-    return call_soon_chain(context, ())
-
-
 @workload("loop.call_soon_chain_args", "call_soon with two arguments, one per turn", count=5000)
 def call_soon_chain_args(context):
-    return call_soon_chain(context, (1, 2))
+    loop = context.loop
+
+    def start(count):
+        def step(left, other):
+            if left:
+                loop.call_soon(step, left - 1, other)
+            else:
+                loop.stop()
+
+        step(count - 1, None)
+
+    return context.run_callbacks(start)
 
 
-def call_soon_fanout(context, args):
+def call_soon_fanout(context, spread):
     loop = context.loop
 
     def start(count):
@@ -305,8 +315,7 @@ def call_soon_fanout(context, args):
 
         def turn():
             nonlocal turns
-            for _ in range(100):
-                loop.call_soon(nothing, *args)
+            spread(loop)
             turns -= 1
             loop.call_soon(turn if turns else loop.stop)
 
@@ -317,7 +326,14 @@ def call_soon_fanout(context, args):
 
 @workload("loop.call_soon_fanout", "call_soon, 100 per turn", count=10000, group=100, quick=True)
 def call_soon_fanout_plain(context):
-    return call_soon_fanout(context, ())
+    def callback():
+        pass
+
+    def spread(loop):
+        for _ in range(100):
+            loop.call_soon(callback)
+
+    return call_soon_fanout(context, spread)
 
 
 @workload(
@@ -327,7 +343,14 @@ def call_soon_fanout_plain(context):
     group=100,
 )
 def call_soon_fanout_args(context):
-    return call_soon_fanout(context, (1, 2))
+    def callback(a, b):
+        pass
+
+    def spread(loop):
+        for _ in range(100):
+            loop.call_soon(callback, 1, 2)
+
+    return call_soon_fanout(context, spread)
 
 
 def threadsafe(context, threads):
