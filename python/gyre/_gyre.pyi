@@ -18,6 +18,9 @@ LIBURING_VERSION: str
 def probe(backend: str, /) -> dict[str, Any]:
     """What a backend can do here: errno (0: usable), stage, explanation, features."""
 
+def _freelists(limit: int | None, /) -> dict[str, int]:
+    """How many pieces of memory each free list holds; limit (None: as it is) for each."""
+
 class BackendError(RuntimeError):
     """A kernel interface that was asked for is refused; the text gives cause and remedy."""
 

@@ -45,11 +45,22 @@ handle_store_traceback(struct gpy_handle *self)
     return self->source_traceback ? 0 : -1;
 }
 
+/* Zeroed, tracked. */
+static struct gpy_handle *
+handle_alloc(struct gpy_state *state, PyTypeObject *type)
+{
+    if (type == state->handle_type)
+        return (struct gpy_handle *)gpy_freelist_alloc(&state->free_handles, type);
+    if (type == state->timer_handle_type)
+        return (struct gpy_handle *)gpy_freelist_alloc(&state->free_timer_handles, type);
+    return (struct gpy_handle *)type->tp_alloc(type, 0);
+}
+
 struct gpy_handle *
 gpy_handle_new(struct gpy_loop *loop, PyTypeObject *type, PyObject *const *call, size_t ncall,
                PyObject *context)
 {
-    struct gpy_handle *self = (struct gpy_handle *)type->tp_alloc(type, 0); /* zeroed, tracked */
+    struct gpy_handle *self = handle_alloc(loop->state, type);
     if (self == NULL)
         return NULL;
     self->loop = (struct gpy_loop *)Py_NewRef((PyObject *)loop);
@@ -481,16 +492,36 @@ handle_clear(struct gpy_handle *self)
 }
 
 static void
+handle_free(struct gpy_handle *self, struct gpy_state *state)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (type == state->handle_type)
+        gpy_freelist_free(&state->free_handles, (PyObject *)self);
+    else if (type == state->timer_handle_type)
+        gpy_freelist_free(&state->free_timer_handles, (PyObject *)self);
+    else
+        type->tp_free(self);
+}
+
+static void
 handle_dealloc(struct gpy_handle *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    struct gpy_state *state = self->loop != NULL ? self->loop->state : NULL;
     PyObject_GC_UnTrack(self);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs((PyObject *)self);
-    (void)handle_clear(self);
     if (self->is_threadsafe && ((struct gpy_threadsafe_handle *)self)->ended != NULL)
         PyThread_free_lock(((struct gpy_threadsafe_handle *)self)->ended);
-    type->tp_free(self);
+    if (state == NULL) { /* the collector has cleared it */
+        (void)handle_clear(self);
+        type->tp_free(self);
+    } else {
+        gpy_state_hold(state); /* the loop may go, and with it the last user */
+        (void)handle_clear(self);
+        handle_free(self, state);
+        gpy_state_release(state);
+    }
     Py_DECREF(type);
 }
 

@@ -22,6 +22,16 @@ intern_names(struct gpy_state *state)
     return 0;
 }
 
+static void
+limit_freelists(struct gpy_state *state, unsigned limit)
+{
+#define X(name)                                                                                    \
+    state->free_##name.limit = limit;                                                              \
+    gpy_freelist_trim(&state->free_##name);
+    GPY_FREELISTS(X)
+#undef X
+}
+
 static int
 module_exec(PyObject *module)
 {
@@ -31,6 +41,7 @@ module_exec(PyObject *module)
         return -1;
     }
     *(struct gpy_state **)PyModule_GetState(module) = state;
+    limit_freelists(state, GPY_FREELIST_LIMIT);
     if (intern_names(state) < 0)
         return -1;
     /* Before anything of _asyncio: until 3.11 that module, when it is imported first, imports
@@ -75,9 +86,40 @@ state_clear(struct gpy_state *state)
 #undef X
 }
 
+static PyObject *
+freelists(PyObject *module, PyObject *limit_or_none)
+{
+    struct gpy_state *state = gpy_state_of_module(module);
+    if (limit_or_none != Py_None) {
+        unsigned long limit = PyLong_AsUnsignedLong(limit_or_none);
+        if (limit == (unsigned long)-1 && PyErr_Occurred())
+            return NULL;
+        limit_freelists(state, (unsigned)Py_MIN(limit, UINT_MAX));
+    }
+    PyObject *counts = PyDict_New();
+#define X(name)                                                                                    \
+    if (counts != NULL) {                                                                          \
+        PyObject *count = PyLong_FromUnsignedLong(state->free_##name.count);                       \
+        if (count == NULL || PyDict_SetItemString(counts, #name, count) < 0)                       \
+            Py_CLEAR(counts);                                                                      \
+        Py_XDECREF(count);                                                                         \
+    }
+    GPY_FREELISTS(X)
+#undef X
+    return counts;
+}
+
+static PyMethodDef module_methods[] = {
+    {"_freelists", freelists, METH_O,
+     PyDoc_STR("_freelists($module, limit, /)\n--\n\nHow many pieces of memory each free list "
+               "holds; limit (None: as it is) for each.")},
+    {NULL, NULL, 0, NULL},
+};
+
 void
 gpy_state_drop(struct gpy_state *state)
 {
+    limit_freelists(state, 0);
     state_clear(state);
     PyMem_Free(state);
 }
@@ -118,6 +160,7 @@ struct PyModuleDef gpy_module_def = {
     .m_name = "gyre._gyre",
     .m_doc = "The C half of gyre: LoopCore, Task, Future, Handle and the transports.",
     .m_size = sizeof(struct gpy_state *),
+    .m_methods = module_methods,
     .m_slots = module_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,

@@ -12,6 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "freelist.h"
+
 /* Heap types that the module creates: GPY_TYPE(field). */
 #define GPY_TYPES(X)                                                                               \
     X(loop_type)                                                                                   \
@@ -120,6 +122,11 @@
     X(family)                                                                                      \
     X(create_future)
 
+/* Memory kept for the next object of a type: GPY_FREELIST(name) is state->free_name. */
+#define GPY_FREELISTS(X)                                                                           \
+    X(handles)                                                                                     \
+    X(timer_handles)
+
 /* The slots of an asyncio type that ours calls; kept apart from the type object, which
  * module_clear() may drop before the last instance dies. */
 struct gpy_base_slots {
@@ -149,6 +156,9 @@ struct gpy_state {
 #undef X
 #define X(name) PyObject *str_##name;
     GPY_NAMES(X)
+#undef X
+#define X(name) struct gpy_freelist free_##name;
+    GPY_FREELISTS(X)
 #undef X
     Py_ssize_t users; /* live loops, futures and tasks: they look in here to their end */
     bool is_orphan;   /* the module is gone; the last user frees the state             */

@@ -1,0 +1,75 @@
+/* freelist.h: memory of the small objects that come and go with every callback, kept for the next.
+ *
+ * One list per exact type, in the module state: so one per interpreter, under its GIL.  What lies
+ * in it is memory without an object: not tracked, no reference to its type.  At most `limit` pieces
+ * each; 0 in builds with AddressSanitizer, which would not see a use after the end, and where tests
+ * say so. */
+#ifndef GPY_FREELIST_H
+#define GPY_FREELIST_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <limits.h>
+#include <string.h>
+
+struct gpy_freelist {
+    PyObject *head; /* linked by the first word behind the object's head */
+    unsigned count;
+    unsigned limit;
+};
+
+#if defined(__SANITIZE_ADDRESS__) || defined(Py_GIL_DISABLED)
+enum { GPY_FREELIST_LIMIT = 0 };
+#else
+enum { GPY_FREELIST_LIMIT = 256 };
+#endif
+
+static inline PyObject **
+gpy_freelist_link(PyObject *object)
+{
+    return (PyObject **)(void *)((char *)object + sizeof(PyObject));
+}
+
+/* A zeroed, tracked object of `type`, as its tp_alloc gives.  `type` has no items and is collected.
+ * Runs no foreign code if it comes from the list. */
+static inline PyObject *
+gpy_freelist_alloc(struct gpy_freelist *list, PyTypeObject *type)
+{
+    PyObject *object = list->head;
+    if (object == NULL)
+        return type->tp_alloc(type, 0);
+    list->head = *gpy_freelist_link(object);
+    list->count--;
+    memset((void *)gpy_freelist_link(object), 0, (size_t)type->tp_basicsize - sizeof(PyObject));
+    (void)PyObject_Init(object, type);
+    PyObject_GC_Track(object);
+    return object;
+}
+
+/* The end of a tp_dealloc: `object` has been untracked and is empty.  The reference to its type is
+ * the caller's business. */
+static inline void
+gpy_freelist_free(struct gpy_freelist *list, PyObject *object)
+{
+    if (list->count >= list->limit) {
+        PyObject_GC_Del(object);
+        return;
+    }
+    *gpy_freelist_link(object) = list->head;
+    list->head = object;
+    list->count++;
+}
+
+/* Gives back what is above the limit. */
+static inline void
+gpy_freelist_trim(struct gpy_freelist *list)
+{
+    while (list->count > list->limit) {
+        PyObject *object = list->head;
+        list->head = *gpy_freelist_link(object);
+        list->count--;
+        PyObject_GC_Del(object);
+    }
+}
+
+#endif

@@ -1,0 +1,202 @@
+"""Free lists: the memory of an object that has died is used again, and nothing of it shows."""
+
+import asyncio
+import contextvars
+import gc
+import sys
+import weakref
+
+import pytest
+from conftest import make_loop
+from helpers import run_turns
+
+# What is kept, and how to make one that dies when it is dropped.
+MAKERS = {
+    "handles": lambda loop: loop.call_soon(int, "7", 8),
+    "timer_handles": lambda loop: loop.call_later(60, int, "7", 8),
+}
+
+
+@pytest.fixture(params=sorted(MAKERS))
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def make(name, loop):
+    return lambda: MAKERS[name](loop)
+
+
+@pytest.fixture
+def freelists(name):
+    """freelists(limit) sets the limit of all lists and returns how many lie in this one."""
+    gyre_c = pytest.importorskip("gyre._gyre")
+
+    def freelists(limit=None):
+        return gyre_c._freelists(limit)[name]
+
+    before = freelists()
+    freelists(4)
+    yield freelists
+    # The default is not readable: 256, or none where AddressSanitizer or threads forbid it.
+    freelists(256 if before or not sanitized() else 0)
+
+
+def sanitized():
+    with open("/proc/self/maps") as maps:
+        return "libasan" in maps.read()
+
+
+def drop(loop, *things):
+    """Cancels what is cancelled to die, and lets the loop forget it."""
+    for thing in things:
+        if hasattr(thing, "cancel"):
+            thing.cancel()
+    run_turns(loop)
+
+
+@pytest.mark.only("gyre")
+class TestFreelists:
+    def test_memory_is_used_again(self, loop, make, freelists):
+        first = make()
+        address = id(first)
+        drop(loop, first)
+        del first
+        kept = freelists()
+        assert kept >= 1
+        second = make()
+        assert id(second) == address
+        assert freelists() == kept - 1
+        drop(loop, second)
+
+    def test_nothing_of_the_first_object_shows(self, loop, make, freelists):
+        variable = contextvars.ContextVar("variable")
+        first = make()
+        attributes = {n: getattr(first, n) for n in ("_callback", "_args", "_cancelled")}
+        variable.set(1)
+        drop(loop, first)
+        del first
+        second = make()
+        assert {n: getattr(second, n) for n in attributes} == attributes
+        assert second._source_traceback is None
+        assert not second.cancelled()
+        assert second._context[variable] == 1
+        drop(loop, second)
+
+    def test_weak_references_die_with_the_object(self, loop, make, freelists):
+        died = []
+        first = make()
+        reference = weakref.ref(first, lambda _: died.append(1))
+        drop(loop, first)
+        del first
+        assert reference() is None and died == [1]
+        second = make()
+        assert reference() is None and weakref.getweakrefcount(second) == 0
+        drop(loop, second)
+        del second
+        assert died == [1]
+
+    def test_the_collector_sees_each_object_once(self, loop, make, freelists):
+        first = make()
+        kind = type(first)
+        drop(loop, first)
+        del first
+        before = sum(type(o) is kind for o in gc.get_objects())
+        second = make()
+        assert gc.is_tracked(second)
+        assert sum(type(o) is kind for o in gc.get_objects()) == before + 1
+        drop(loop, second)
+        del second
+        assert sum(type(o) is kind for o in gc.get_objects()) == before
+
+    def test_references_of_the_type(self, loop, make, freelists):
+        thing = make()
+        kind = type(thing)
+        drop(loop, thing)
+        del thing
+        before = sys.getrefcount(kind)
+        for _ in range(10):
+            things = [make() for _ in range(10)]
+            drop(loop, *things)
+            del things
+        assert sys.getrefcount(kind) == before
+
+    def test_the_list_is_bounded(self, loop, make, freelists):
+        for count in (0, 3, 4, 20):
+            freelists(0)
+            freelists(4)
+            things = [make() for _ in range(count)]
+            drop(loop, *things)
+            del things
+            assert freelists() <= 4
+        assert freelists(2) <= 2
+        assert freelists(0) == 0
+        things = [make() for _ in range(5)]
+        drop(loop, *things)
+        del things
+        assert freelists() == 0
+
+    def test_cycles_are_collected(self, loop, make, freelists):
+        """An object that the collector has cleared: its loop is gone before it is."""
+
+        class Marker:
+            pass
+
+        def cycle():
+            marker = Marker()
+            handle = loop.call_soon(marker.__init__)
+            marker.handle = handle
+            handle.cancel()  # keeps its context
+            marker.handle = [loop.call_later(1e6, Marker), handle]
+            marker.handle[0].cancel()
+            return weakref.ref(marker)
+
+        references = [cycle() for _ in range(10)]
+        run_turns(loop)
+        gc.collect()
+        assert [reference() for reference in references] == [None] * 10
+
+    def test_a_cycle_through_the_loop(self, name, freelists):
+        loop = make_loop("gyre")  # the fixture would keep it
+        died = weakref.ref(loop)
+        thing = MAKERS[name](loop)
+        holder = [thing]
+        holder.append(holder)
+        loop.close()
+        del loop, thing, holder
+        gc.collect()
+        assert died() is None
+        freelists(0)
+
+
+@pytest.mark.only("gyre")
+def test_limits_have_to_be_numbers():
+    import gyre._gyre
+
+    with pytest.raises(TypeError):
+        gyre._gyre._freelists("1")
+    with pytest.raises(OverflowError):
+        gyre._gyre._freelists(-1)
+    assert all(isinstance(n, int) for n in gyre._gyre._freelists(None).values())
+
+
+def test_many_callbacks_in_waves(loop):
+    """More at once than a list keeps, then fewer, then more: each runs once, with its own."""
+    seen = []
+    for wave in (1000, 10, 600, 1):
+        for i in range(wave):
+            loop.call_soon(seen.append, (wave, i))
+        run_turns(loop, 2)
+    assert seen == [(wave, i) for wave in (1000, 10, 600, 1) for i in range(wave)]
+
+
+def test_subclasses_of_future_and_task_are_apart(loop):
+    class MyFuture(asyncio.Future):
+        pass
+
+    for _ in range(10):
+        future = MyFuture(loop=loop)
+        future.extra = 1
+        future.cancel()
+        del future
+        assert not hasattr(MyFuture(loop=loop), "extra")
