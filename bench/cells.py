@@ -242,6 +242,50 @@ def load_cells():
         )
 
 
+def public_cells():
+    for mode in ("sock", "streams", "proto"):
+        yield net_cell(
+            f"net.public.{mode}",
+            "uvloop's public echo benchmark: 3 blocking Python clients, 1000 bytes",
+            mode=mode,
+            connections=3,
+            size=1000,
+            load="public",
+            traced=False,
+        )
+
+
+def http_cells():
+    for server, title in (
+        ("h11", "uvicorn with h11"),
+        ("httptools", "uvicorn with httptools"),
+        ("aiohttp", "aiohttp server"),
+    ):
+        for path, text in (("plaintext", "13 bytes"), ("body", "a body of 10 KiB")):
+            for connections in (64, 400):
+                if connections == 400 and path == "body":
+                    continue
+                yield Cell(
+                    f"http.{server}.{path}.c{connections}",
+                    "http",
+                    f"{title}, {text}, keep-alive, under wrk",
+                    parameters={
+                        "server": server,
+                        "path": f"/{path}",
+                        "connections": connections,
+                    },
+                    quick=(server, connections) == ("httptools", 64) and path == "plaintext",
+                    traced=False,
+                )
+    yield Cell(
+        "http.client.c64",
+        "http",
+        "aiohttp client, 64 requests at a time",
+        parameters={"server": "client", "path": "/", "connections": 64},
+        traced=False,
+    )
+
+
 def micro_cells():
     from bench.micro import workloads
 
@@ -265,6 +309,8 @@ def all_cells():
         *connection_cells(),
         *tls_cells(),
         *load_cells(),
+        *public_cells(),
+        *http_cells(),
         *micro_cells(),
     ]
     assert len({cell.name for cell in cells}) == len(cells)

@@ -114,8 +114,17 @@ class Server:
         self.release()
 
 
+def public_command(cell, server, settings):
+    command = [sys.executable, "-m", "bench.net.public_client", *server.address()]
+    command += ["--size", str(cell.parameters["size"]), "--server-pid", str(server.process.pid)]
+    command += ["--clients", str(cell.parameters["connections"])]
+    return [*command, "--warmup", str(settings.warmup_s), "--duration", str(settings.duration_s)]
+
+
 def load_command(cell, server, settings):
     parameters = cell.parameters
+    if parameters.get("load") == "public":
+        return public_command(cell, server, settings)
     role = parameters.get("role", "echo")
     mode = parameters.get("load") or (role if role in ("sink", "source") else "echo")
     program = "loadgen_tls" if parameters.get("tls") else "loadgen"
@@ -138,6 +147,7 @@ def run_load(command, placement, server, timeout_s):
         text=True,
         timeout=timeout_s,
         check=False,
+        cwd=machine.ROOT,
         preexec_fn=placement.on(placement.client),
     )
     if result.returncode != 0:
@@ -317,6 +327,34 @@ def micro_repetition(cell, specs, rep, placement, settings):
     return answer["samples"], answer["errors"]
 
 
+# ---- http ----
+
+
+def http_sample(cell, arm, placement, settings):
+    parameters = cell.parameters
+    command = [sys.executable, str(machine.ROOT / "bench" / "http" / "sample.py")]
+    command += ["--arm", arm.spec, "--server", parameters["server"], "--path", parameters["path"]]
+    command += ["--connections", str(parameters["connections"])]
+    command += ["--seconds", str(max(1.0, settings.duration_s))]
+    command += ["--server-core", str(placement.server), "--client-core", str(placement.client)]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, **arm.environment},
+            preexec_fn=placement.on(None),
+        )
+    except subprocess.TimeoutExpired:
+        raise MeasureError("the sample did not end") from None
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise MeasureError(lines[-1][-300:])
+    return json.loads(done.stdout)
+
+
 # ---- what the runner calls ----
 
 
@@ -328,11 +366,12 @@ def repetition(cell, specs, rep, placement, settings, on_sample=lambda spec: Non
     if cell.family == "micro":
         on_sample(" ".join(order))
         return micro_repetition(cell, order, rep, placement, settings)
+    one_sample = http_sample if cell.family == "http" else net_sample
     samples, errors = {}, {}
     for spec in order:
         on_sample(spec)
         try:
-            samples[spec] = net_sample(cell, arms.parse_arm(spec), placement, settings)
+            samples[spec] = one_sample(cell, arms.parse_arm(spec), placement, settings)
         except MeasureError as error:
             errors[spec] = str(error)
     return samples, errors

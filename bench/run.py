@@ -29,6 +29,7 @@ SERVER_START_S = 0.3
 TRACED_RUN_S = 1.2
 MICRO_ARM_S = 0.2
 MICRO_START_S = 0.35
+HTTP_SAMPLE_S = 3.2
 
 FAILURES_MAX = 2  # of an arm in a cell; then it is not tried again
 
@@ -124,6 +125,8 @@ class Run:
         count = len(self.specs_for(cell))
         if cell.family == "micro":
             return MICRO_START_S + MICRO_ARM_S * count * self.settings.slices / 5
+        if cell.family == "http":
+            return count * (HTTP_SAMPLE_S + max(0.0, self.settings.duration_s - 1))
         return count * (SERVER_START_S + self.settings.warmup_s + self.settings.duration_s)
 
     def traced_specs(self, cell):

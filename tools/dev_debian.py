@@ -43,7 +43,7 @@ PACKAGES: dict[str, Callable[[], bool]] = {
 TO_BUILD = ("gcc", "libc6-dev", "pkg-config", "liburing-dev")
 TO_LINT = (*TO_BUILD, "binutils", "clang", "clang-tidy", "cppcheck")
 TO_DEMO = (*TO_BUILD, "wrk", "strace", "util-linux")
-TO_BENCH = (*TO_BUILD, "strace", "libssl-dev")
+TO_BENCH = (*TO_BUILD, "strace", "libssl-dev", "wrk")
 TO_TEST_ALL = (*TO_BUILD, "valgrind")
 
 # Another program may be installing: apt-get waits for it instead of failing.

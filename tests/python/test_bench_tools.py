@@ -113,7 +113,7 @@ def test_cells_are_found_by_name():
         "sock",
     }
     assert {cell.family for cell in cells.select(every, ["micro.task"])} == {"micro"}
-    assert {cell.family for cell in cells.select(every, quick=True)} == {"net", "micro"}
+    assert {cell.family for cell in cells.select(every, quick=True)} == {"http", "net", "micro"}
     with pytest.raises(ValueError, match="net.prot"):
         cells.select(every, ["net.prot"])
 
@@ -499,3 +499,39 @@ def test_repetitions_turn_round(monkeypatch):
     for rep in range(2):
         measure.repetition(cell, ["gyre", "uvloop", "c-epoll"], rep, None, Settings)
     assert order == ["gyre", "uvloop", "c-epoll", "c-epoll", "uvloop", "gyre"]
+
+
+# ---- the clients of the public benchmark, HTTP ----
+
+
+def public_clients(server, *options):
+    command = [sys.executable, "-m", "bench.net.public_client", *server.address(), *options]
+    command += ["--warmup", "0.05", "--duration", "0.2", "--server-pid", str(server.process.pid)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+
+
+def test_public_clients_count_what_came_back():
+    with serving("asyncio", mode="streams", size=1000) as server:
+        done = public_clients(server)
+    assert done.returncode == 0, done.stderr
+    figures = measure.sample_of(json.loads(done.stdout))
+    assert figures["messages"] > 0
+    assert figures["rate"] == pytest.approx(figures["messages"] / 0.2)
+    assert 0 < figures["p50_us"] <= figures["p99_us"] <= figures["p999_us"]
+
+
+def test_public_clients_without_a_server_fail():
+    with serving("asyncio") as server, socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+        unused.close()
+        done = public_clients(server, "--port", str(port))
+    assert done.returncode != 0
+    assert "refused" in done.stderr
+
+
+def test_an_http_sample_that_fails_says_why():
+    cell = next(c for c in cells.all_cells() if c.name == "http.h11.plaintext.c64")
+    with pytest.raises(measure.MeasureError, match=r"ended with status|No module|wrk"):
+        measure.http_sample(
+            cell, arms.parse_arm("gyre@GYRE_BACKEND=none"), machine.Placement(), Settings
+        )
