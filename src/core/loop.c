@@ -3,6 +3,7 @@
  * memory the child does not have. */
 #include "loop.h"
 #include "loop_internal.h"
+#include "fileop.h"
 #include "listener.h"
 #include "stream.h"
 #include "sys.h"
@@ -79,6 +80,9 @@ run_work_item(struct gy_work *work)
         return;
     case GY_WORK_LISTENER:
         gy_listener_run_work(container_of(work, struct gy_listener, work));
+        return;
+    case GY_WORK_FILE:
+        gy_fileop_run_work(container_of(work, struct gy_fileop, work));
         return;
     case GY_WORK_KINDS:
         break;

@@ -2,6 +2,7 @@
  * Owner of the op: the struct that embeds it.  Thread: the loop's.
  * Invariant: loop->inflight counts the ops that are INFLIGHT or CANCELLING. */
 #include "op.h"
+#include "fileop.h"
 #include "listener.h"
 #include "loop.h"
 #include "poll.h"
@@ -101,6 +102,9 @@ op_prepare(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe)
     case GY_OP_ACCEPT:
         gy_listener_prepare(loop, op, sqe);
         return;
+    case GY_OP_FILE:
+        gy_fileop_prepare(loop, op, sqe);
+        return;
     case GY_OP_KINDS:
         break;
     }
@@ -125,6 +129,9 @@ op_handle(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev)
         return;
     case GY_OP_ACCEPT:
         gy_listener_on_accept(loop, op, ev);
+        return;
+    case GY_OP_FILE:
+        gy_fileop_on_event(loop, op, ev);
         return;
     case GY_OP_KINDS:
         break;

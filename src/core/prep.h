@@ -8,6 +8,7 @@
 #include "base.h"
 #include "uring_compat.h"
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 static inline uint64_t
 gy_prep_address(const void *pointer)
@@ -100,6 +101,152 @@ gy_prep_connect(struct io_uring_sqe *sqe, int fd, const struct sockaddr *address
     sqe->fd = fd;
     sqe->addr = gy_prep_address(address);
     sqe->off = len;
+}
+
+/* ---- files ----
+ * Paths, buffers, vectors and the struct statx stay until the terminal event.  offset -1: the
+ * current position. */
+
+static inline void
+gy_prep_rw(struct io_uring_sqe *sqe, uint8_t opcode, int fd, const void *address, uint32_t len)
+{
+    sqe->opcode = opcode;
+    sqe->fd = fd;
+    sqe->addr = gy_prep_address(address);
+    sqe->len = len;
+}
+
+static inline void
+gy_prep_openat(struct io_uring_sqe *sqe, int directory, const char *path, int flags, uint32_t mode)
+{
+    gy_prep_rw(sqe, IORING_OP_OPENAT, directory, path, mode);
+    sqe->open_flags = (uint32_t)flags;
+}
+
+static inline void
+gy_prep_close(struct io_uring_sqe *sqe, int fd)
+{
+    sqe->opcode = IORING_OP_CLOSE;
+    sqe->fd = fd;
+}
+
+static inline void
+gy_prep_write(struct io_uring_sqe *sqe, int fd, const void *buf, uint32_t len, uint64_t offset)
+{
+    gy_prep_rw(sqe, IORING_OP_WRITE, fd, buf, len);
+    sqe->off = offset;
+}
+
+static inline void
+gy_prep_readv(struct io_uring_sqe *sqe, int fd, const struct iovec *iov, uint32_t count,
+              uint64_t offset)
+{
+    gy_prep_rw(sqe, IORING_OP_READV, fd, iov, count);
+    sqe->off = offset;
+}
+
+static inline void
+gy_prep_writev(struct io_uring_sqe *sqe, int fd, const struct iovec *iov, uint32_t count,
+               uint64_t offset)
+{
+    gy_prep_rw(sqe, IORING_OP_WRITEV, fd, iov, count);
+    sqe->off = offset;
+}
+
+static inline void
+gy_prep_fsync(struct io_uring_sqe *sqe, int fd, bool only_data)
+{
+    sqe->opcode = IORING_OP_FSYNC;
+    sqe->fd = fd;
+    sqe->fsync_flags = only_data ? IORING_FSYNC_DATASYNC : 0;
+}
+
+static inline void
+gy_prep_fallocate(struct io_uring_sqe *sqe, int fd, int mode, uint64_t offset, uint64_t len)
+{
+    sqe->opcode = IORING_OP_FALLOCATE;
+    sqe->fd = fd;
+    sqe->len = (uint32_t)mode;
+    sqe->off = offset;
+    sqe->addr = len;
+}
+
+/* Kernels before 6.10 know only lengths of 32 bits, in `len`; 0 there means all of the file. */
+static inline void
+gy_prep_fadvise(struct io_uring_sqe *sqe, int fd, uint64_t offset, uint64_t len, uint32_t advice)
+{
+    sqe->opcode = IORING_OP_FADVISE;
+    sqe->fd = fd;
+    sqe->off = offset;
+    sqe->addr = len;
+    sqe->len = len < UINT32_MAX ? (uint32_t)len : 0;
+    sqe->fadvise_advice = advice;
+}
+
+static inline void
+gy_prep_ftruncate(struct io_uring_sqe *sqe, int fd, uint64_t len)
+{
+    sqe->opcode = GY_URING_OP_FTRUNCATE;
+    sqe->fd = fd;
+    sqe->off = len;
+}
+
+/* `out` is a struct statx. */
+static inline void
+gy_prep_statx(struct io_uring_sqe *sqe, int directory, const char *path, uint32_t flags, void *out)
+{
+    enum { ALL_THAT_STAT_HAS = 0x7ff | 0x800 };
+    gy_prep_rw(sqe, IORING_OP_STATX, directory, path, ALL_THAT_STAT_HAS);
+    sqe->off = gy_prep_address(out);
+    sqe->statx_flags = flags;
+}
+
+static inline void
+gy_prep_unlinkat(struct io_uring_sqe *sqe, int directory, const char *path, uint32_t flags)
+{
+    gy_prep_rw(sqe, IORING_OP_UNLINKAT, directory, path, 0);
+    sqe->unlink_flags = flags;
+}
+
+/* All three with paths of the current directory: AT_FDCWD is -100. */
+static inline void
+gy_prep_rename(struct io_uring_sqe *sqe, const char *from, const char *to, uint32_t flags)
+{
+    gy_prep_rw(sqe, IORING_OP_RENAMEAT, -100, from, (uint32_t)-100);
+    sqe->addr2 = gy_prep_address(to);
+    sqe->rename_flags = flags;
+}
+
+static inline void
+gy_prep_symlink(struct io_uring_sqe *sqe, const char *target, const char *path)
+{
+    gy_prep_rw(sqe, IORING_OP_SYMLINKAT, -100, target, 0);
+    sqe->addr2 = gy_prep_address(path);
+}
+
+static inline void
+gy_prep_link(struct io_uring_sqe *sqe, const char *from, const char *to)
+{
+    gy_prep_rw(sqe, IORING_OP_LINKAT, -100, from, (uint32_t)-100);
+    sqe->addr2 = gy_prep_address(to);
+}
+
+static inline void
+gy_prep_mkdirat(struct io_uring_sqe *sqe, int directory, const char *path, uint32_t mode)
+{
+    gy_prep_rw(sqe, IORING_OP_MKDIRAT, directory, path, mode);
+}
+
+/* The fields fd and off are those of the output; its input is set by the caller: splice_fd_in and
+ * splice_off_in. */
+static inline void
+gy_prep_splice_out(struct io_uring_sqe *sqe, int fd, uint64_t offset, uint32_t len, uint32_t flags)
+{
+    sqe->opcode = IORING_OP_SPLICE;
+    sqe->fd = fd;
+    sqe->off = offset;
+    sqe->len = len;
+    sqe->splice_flags = flags;
 }
 
 /* Cancels the operation whose SQE carried `target` as user_data. */

@@ -82,6 +82,8 @@ struct gy_ring_ops {
     int (*socket_error)(struct gy_ring *ring, int fd); /* SO_ERROR as -errno, 0 if none       */
     int (*shutdown)(struct gy_ring *ring, int fd, int how);
     void (*close)(struct gy_ring *ring, int fd);
+    /* A file operation that can be answered from memory, or -EAGAIN; sys_file.h. */
+    int32_t (*file_nowait)(struct gy_ring *ring, const struct io_uring_sqe *sqe);
     int64_t (*now_ns)(struct gy_ring *ring); /* CLOCK_MONOTONIC                            */
 };
 

@@ -2,6 +2,7 @@
  * Thread: any; no state. */
 #include "ring_calls.h"
 #include "sys.h"
+#include "sys_file.h"
 
 ssize_t
 gy_ring_plain_recv(struct gy_ring *ring, int fd, void *buf, size_t len)
@@ -57,6 +58,13 @@ gy_ring_plain_shutdown(struct gy_ring *ring, int fd, int how)
 {
     GY_UNUSED(ring);
     return gy_sys_shutdown(fd, how);
+}
+
+int32_t
+gy_ring_plain_file_nowait(struct gy_ring *ring, const struct io_uring_sqe *sqe)
+{
+    GY_UNUSED(ring);
+    return gy_sys_file_nowait(sqe);
 }
 
 int64_t

@@ -12,6 +12,7 @@ int gy_ring_plain_accept(struct gy_ring *ring, int fd);
 int gy_ring_plain_connect(struct gy_ring *ring, int fd, const struct sockaddr *addr, socklen_t len);
 int gy_ring_plain_socket_error(struct gy_ring *ring, int fd);
 int gy_ring_plain_shutdown(struct gy_ring *ring, int fd, int how);
+int32_t gy_ring_plain_file_nowait(struct gy_ring *ring, const struct io_uring_sqe *sqe);
 int64_t gy_ring_plain_now_ns(struct gy_ring *ring);
 
 #endif

@@ -194,8 +194,12 @@ wait_and_dispatch(struct gy_epoll *epoll, int64_t wait_ns)
 {
     struct epoll_event batch[EVENTS_PER_WAIT];
     int count = wait_once(epoll, batch, wait_ns);
-    for (int i = 0; i < count; i++)
-        gy_epoll_watch_event(epoll, &batch[i]);
+    for (int i = 0; i < count; i++) {
+        if (GY_UNLIKELY(batch[i].data.u64 == GY_EPOLL_POOL_TAG))
+            gy_epoll_pool_reap(epoll);
+        else
+            gy_epoll_watch_event(epoll, &batch[i]);
+    }
     return count;
 }
 
@@ -230,6 +234,8 @@ epoll_enter(struct gy_ring *ring, int64_t wait_ns)
     int res;
     GY_ASSERT(wait_ns >= 0);
     execute_queued(epoll);
+    if (GY_UNLIKELY(epoll->pool != NULL) && gy_pool_has_done(epoll->pool))
+        gy_epoll_pool_reap(epoll);
     res = enter_until_event(epoll, wait_ns);
     GY_TRACE(ENTER, epoll, queued, res);
     GY_UNUSED(queued);
@@ -242,7 +248,8 @@ static bool
 epoll_needs_enter(struct gy_ring *ring)
 {
     struct gy_epoll *epoll = epoll_of(ring);
-    if (sq_queued(epoll) != 0)
+    if (sq_queued(epoll) != 0 ||
+        (GY_UNLIKELY(epoll->pool != NULL) && gy_pool_has_done(epoll->pool)))
         return true;
     if (epoll->live_count == 0 || epoll->looks++ % QUESTIONS_PER_LOOK != 0)
         return false;
@@ -291,8 +298,8 @@ static void
 epoll_destroy(struct gy_ring *ring, bool forked)
 {
     struct gy_epoll *epoll = epoll_of(ring);
-    GY_UNUSED(forked); /* the memory is this process's own copy */
-    gy_sys_close(epoll->epoll_fd);
+    gy_epoll_pool_deinit(epoll, forked);
+    gy_sys_close(epoll->epoll_fd); /* the memory is this process's own copy */
     free_memory(epoll);
 }
 
@@ -315,6 +322,7 @@ static const struct gy_ring_ops epoll_ops = {
     .socket_error = gy_ring_plain_socket_error,
     .shutdown = gy_ring_plain_shutdown,
     .close = epoll_close,
+    .file_nowait = gy_ring_plain_file_nowait,
     .now_ns = gy_ring_plain_now_ns,
 };
 

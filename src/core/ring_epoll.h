@@ -3,6 +3,7 @@
  *   ring_epoll.c          the table, the two queues, the wait
  *   ring_epoll_request.c  what each opcode does; cancelling
  *   ring_epoll_watch.c    which descriptors epoll watches for which requests
+ *   ring_epoll_pool.c     what would block: files, in threads
  *
  * An SQE is executed when the ring is entered: it ends at once, or becomes a request that waits for
  * its descriptor.  No memory is allocated for it then: taking an SQE (gy_ring_ops.sqe) has reserved
@@ -11,6 +12,7 @@
 #define GY_RING_EPOLL_H
 
 #include "list.h"
+#include "pool.h"
 #include "ring.h"
 #include "uring_compat.h"
 
@@ -36,6 +38,8 @@ struct gy_epoll_request {
     uint32_t mask; /* EPOLL*: what it waits for                                       */
     uint8_t opcode;
     bool multishot;
+    uint64_t off;             /* READ, WRITE and their vectors */
+    struct gy_epoll_job *job; /* it is with the threads        */
 };
 
 /* What epoll knows of one descriptor number. */
@@ -72,6 +76,7 @@ struct gy_epoll {
     /* descriptors */
     struct gy_epoll_watch *watches;
     uint32_t watch_count;
+    struct gy_pool *pool; /* NULL until something was given to it */
     /* when to look although nothing was asked for */
     int64_t entered_ns;
     uint32_t looks;
@@ -96,6 +101,21 @@ void gy_epoll_finish(struct gy_epoll *epoll, struct gy_epoll_request *request, i
 /* The descriptor of the request is ready for `events`: does what can be done.  True if epoll has to
  * report the descriptor again, because not all of it was done. */
 bool gy_epoll_proceed(struct gy_epoll *epoll, struct gy_epoll_request *request, uint32_t events);
+
+/* ring_epoll_pool.c */
+/* In the data of epoll's event for the pool. */
+#define GY_EPOLL_POOL_TAG UINT64_MAX
+/* Gives what the SQE asks for to a thread; the request has a job from then on.  0 or -errno. */
+int gy_epoll_pool_start(struct gy_epoll *epoll, struct gy_epoll_request *request,
+                        const struct io_uring_sqe *sqe);
+/* true: it never ran, and the request has no job any more. */
+bool gy_epoll_pool_cancel(struct gy_epoll *epoll, struct gy_epoll_request *request);
+/* Ends the requests whose jobs are done. */
+void gy_epoll_pool_reap(struct gy_epoll *epoll);
+void gy_epoll_pool_deinit(struct gy_epoll *epoll, bool forked);
+
+/* ring_epoll_request.c: the end of a request that no descriptor lists. */
+void gy_epoll_end(struct gy_epoll *epoll, struct gy_epoll_request *request, int32_t res);
 
 /* ring_epoll_watch.c */
 /* Adds the request to those that wait for its descriptor; a state that is there already is reported

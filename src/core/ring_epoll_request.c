@@ -8,6 +8,7 @@
 #include "prep.h"
 #include "ring_epoll.h"
 #include "sys.h"
+#include "sys_file.h"
 
 #include <errno.h>
 #include <string.h>
@@ -137,6 +138,8 @@ begin(struct gy_epoll *epoll, const struct io_uring_sqe *sqe)
     request->user_data = sqe->user_data;
     request->addr = sqe->addr;
     request->posted = 0;
+    request->off = sqe->off;
+    request->job = NULL;
     request->done_bytes = 0;
     request->fd = sqe->fd;
     request->len = sqe->len;
@@ -151,8 +154,8 @@ begin(struct gy_epoll *epoll, const struct io_uring_sqe *sqe)
 }
 
 /* Back to the spare ones, after its terminal event; no descriptor lists it any more. */
-static void
-end(struct gy_epoll *epoll, struct gy_epoll_request *request, int32_t res)
+void
+gy_epoll_end(struct gy_epoll *epoll, struct gy_epoll_request *request, int32_t res)
 {
     uint64_t user_data = request->user_data;
     unchain(epoll, request);
@@ -167,21 +170,31 @@ void
 gy_epoll_finish(struct gy_epoll *epoll, struct gy_epoll_request *request, int32_t res)
 {
     gy_epoll_watch_remove(epoll, request);
-    end(epoll, request, res);
+    gy_epoll_end(epoll, request, res);
 }
 
-/* What a file without readiness (a regular one) has to say. */
-static int32_t
-result_of_unpollable(const struct gy_epoll_request *request)
+/* A file without readiness (a regular one) is always ready, and its calls may block. */
+static void
+start_unpollable(struct gy_epoll *epoll, struct gy_epoll_request *request,
+                 const struct io_uring_sqe *sqe)
 {
+    int32_t res = -ENOTSOCK;
     switch (request->opcode) {
     case IORING_OP_POLL_ADD:
-        return (int32_t)(request->mask & (EPOLLIN | EPOLLOUT));
+        res = (int32_t)(request->mask & (EPOLLIN | EPOLLOUT));
+        break;
     case IORING_OP_READ:
-        return -EOPNOTSUPP; /* it would block the loop */
+    case IORING_OP_READV:
+    case IORING_OP_WRITE:
+    case IORING_OP_WRITEV:
+        res = gy_epoll_pool_start(epoll, request, sqe);
+        if (res == 0)
+            return;
+        break;
     default:
-        return -ENOTSOCK;
+        break;
     }
+    gy_epoll_end(epoll, request, res);
 }
 
 static void
@@ -192,8 +205,10 @@ wait_for(struct gy_epoll *epoll, const struct io_uring_sqe *sqe, uint32_t mask, 
     request->mask = mask | EPOLLERR;
     request->multishot = multishot;
     err = gy_epoll_watch_add(epoll, request);
-    if (err < 0)
-        end(epoll, request, err == -EPERM ? result_of_unpollable(request) : err);
+    if (err == -EPERM)
+        start_unpollable(epoll, request, sqe);
+    else if (err < 0)
+        gy_epoll_end(epoll, request, err);
 }
 
 /* ---- the calls ---- */
@@ -247,6 +262,24 @@ call_sendmsg(struct gy_epoll_request *request)
     return GY_EPOLL_AGAIN;
 }
 
+/* On a pipe, a terminal, an eventfd, which was reported ready; another reader may have been first.
+ */
+static int32_t
+call_rw(const struct gy_epoll_request *request)
+{
+    bool write = request->opcode == IORING_OP_WRITE || request->opcode == IORING_OP_WRITEV;
+    bool vector = request->opcode == IORING_OP_READV || request->opcode == IORING_OP_WRITEV;
+    void *address = (void *)(uintptr_t)request->addr;
+    struct iovec one = {.iov_base = address, .iov_len = request->len};
+    const struct iovec *iov = vector ? address : &one;
+    int count = vector ? (int)request->len : 1;
+    ssize_t res = gy_sys_rw_nowait(request->fd, iov, count, (int64_t)request->off, write);
+    /* The kernel does not look at the offset of a file that has none. */
+    if (res == -ESPIPE)
+        res = gy_sys_rw_nowait(request->fd, iov, count, -1, write);
+    return (int32_t)res;
+}
+
 /* The result, -EAGAIN to wait on, or GY_EPOLL_AGAIN. */
 static int32_t
 call(struct gy_epoll_request *request)
@@ -254,7 +287,10 @@ call(struct gy_epoll_request *request)
     void *buf = (void *)(uintptr_t)request->addr;
     switch (request->opcode) {
     case IORING_OP_READ:
-        return (int32_t)gy_sys_read(request->fd, buf, request->len);
+    case IORING_OP_READV:
+    case IORING_OP_WRITE:
+    case IORING_OP_WRITEV:
+        return call_rw(request);
     case IORING_OP_RECV:
         return (int32_t)gy_sys_recv(request->fd, buf, request->len);
     case IORING_OP_ACCEPT:
@@ -297,6 +333,22 @@ post_readiness(struct gy_epoll *epoll, struct gy_epoll_request *request, int32_t
     request->posted = epoll->event_tail;
 }
 
+/* It is ready, and there is no call for it that promises not to block (a terminal). */
+static void
+move_to_pool(struct gy_epoll *epoll, struct gy_epoll_request *request)
+{
+    struct io_uring_sqe sqe = {.opcode = request->opcode,
+                               .fd = request->fd,
+                               .addr = request->addr,
+                               .len = request->len,
+                               .off = request->off};
+    int err;
+    gy_epoll_watch_remove(epoll, request);
+    err = gy_epoll_pool_start(epoll, request, &sqe);
+    if (err < 0)
+        gy_epoll_end(epoll, request, err);
+}
+
 bool
 gy_epoll_proceed(struct gy_epoll *epoll, struct gy_epoll_request *request, uint32_t events)
 {
@@ -314,27 +366,47 @@ gy_epoll_proceed(struct gy_epoll *epoll, struct gy_epoll_request *request, uint3
     res = call(request);
     if (res == GY_EPOLL_AGAIN)
         return true;
-    if (res != -EAGAIN)
+    if (GY_UNLIKELY(res == -EOPNOTSUPP))
+        move_to_pool(epoll, request);
+    else if (res != -EAGAIN)
         gy_epoll_finish(epoll, request, res);
     return false;
 }
 
 /* ---- cancelling ---- */
 
-static void
+/* What a thread is at runs to its end. */
+static int32_t
+cancel_job(struct gy_epoll *epoll, struct gy_epoll_request *request)
+{
+    if (!gy_epoll_pool_cancel(epoll, request))
+        return -EALREADY;
+    gy_epoll_end(epoll, request, -ECANCELED);
+    return 0;
+}
+
+/* The result of the cancel. */
+static int32_t
 cancel(struct gy_epoll *epoll, struct gy_epoll_request *request)
 {
     int fd = request->fd;
+    if (request->job != NULL)
+        return cancel_job(epoll, request);
     gy_epoll_finish(epoll, request,
                     request->done_bytes > 0 ? (int32_t)request->done_bytes : -ECANCELED);
     gy_epoll_watch_release(epoll, fd);
+    return 0;
 }
 
 void
 gy_epoll_cancel_live(struct gy_epoll *epoll)
 {
-    while (!gy_list_empty(&epoll->live))
-        cancel(epoll, request_of(epoll->live.next));
+    struct gy_list *node = epoll->live.next;
+    while (node != &epoll->live) {
+        struct gy_epoll_request *request = request_of(node);
+        node = node->next; /* a cancel ends no other request */
+        (void)cancel(epoll, request);
+    }
 }
 
 /* How many were cancelled, as the kernel counts with IORING_ASYNC_CANCEL_ALL. */
@@ -347,7 +419,7 @@ cancel_many(struct gy_epoll *epoll, const struct io_uring_sqe *sqe)
     } else {
         struct gy_epoll_request *request;
         while ((request = gy_epoll_watch_first(epoll, sqe->fd)) != NULL)
-            cancel(epoll, request);
+            (void)cancel(epoll, request);
     }
     return (int32_t)(before - epoll->live_count);
 }
@@ -362,10 +434,7 @@ start_cancel(struct gy_epoll *epoll, const struct io_uring_sqe *sqe)
     } else {
         request = sqe->cancel_flags & IORING_ASYNC_CANCEL_FD ? gy_epoll_watch_first(epoll, sqe->fd)
                                                              : lookup(epoll, sqe->addr);
-        if (request != NULL)
-            cancel(epoll, request);
-        else
-            res = -ENOENT;
+        res = request != NULL ? cancel(epoll, request) : -ENOENT;
     }
     gy_epoll_post(epoll, sqe->user_data, res, 0);
 }
@@ -383,6 +452,18 @@ start_connect(struct gy_epoll *epoll, const struct io_uring_sqe *sqe)
         gy_epoll_post(epoll, sqe->user_data, err, 0);
 }
 
+/* All else is for a thread, or not known. */
+static void
+start_job(struct gy_epoll *epoll, const struct io_uring_sqe *sqe)
+{
+    struct gy_epoll_request *request = begin(epoll, sqe);
+    int err = -EINVAL;
+    if (gy_sys_file_knows(sqe->opcode))
+        err = gy_epoll_pool_start(epoll, request, sqe);
+    if (err < 0)
+        gy_epoll_end(epoll, request, err);
+}
+
 void
 gy_epoll_start(struct gy_epoll *epoll, const struct io_uring_sqe *sqe)
 {
@@ -395,8 +476,13 @@ gy_epoll_start(struct gy_epoll *epoll, const struct io_uring_sqe *sqe)
                  (sqe->len & IORING_POLL_ADD_MULTI) != 0);
         return;
     case IORING_OP_READ:
+    case IORING_OP_READV:
     case IORING_OP_RECV:
         wait_for(epoll, sqe, EPOLLIN, false);
+        return;
+    case IORING_OP_WRITE:
+    case IORING_OP_WRITEV:
+        wait_for(epoll, sqe, EPOLLOUT, false);
         return;
     case IORING_OP_ACCEPT:
         wait_for(epoll, sqe, EPOLLIN, (sqe->ioprio & IORING_ACCEPT_MULTISHOT) != 0);
@@ -411,7 +497,7 @@ gy_epoll_start(struct gy_epoll *epoll, const struct io_uring_sqe *sqe)
         start_cancel(epoll, sqe);
         return;
     default:
-        gy_epoll_post(epoll, sqe->user_data, -EINVAL, 0); /* as a kernel that does not know it */
+        start_job(epoll, sqe);
         return;
     }
 }

@@ -454,6 +454,7 @@ static const struct gy_ring_ops uring_ops = {
     .socket_error = gy_ring_plain_socket_error,
     .shutdown = gy_ring_plain_shutdown,
     .close = uring_close,
+    .file_nowait = gy_ring_plain_file_nowait,
     .now_ns = gy_ring_plain_now_ns,
 };
 

@@ -23,6 +23,9 @@
 #define IORING_FEAT_NO_IOWAIT (1U << 17)
 #endif
 
+/* Opcodes are enumerators: ours have other names. */
+#define GY_URING_OP_FTRUNCATE 55
+
 _Static_assert(IORING_SETUP_NO_SQARRAY == 1U << 16, "kernel interface");
 _Static_assert(IORING_ENTER_ABS_TIMER == 1U << 5, "kernel interface");
 _Static_assert(IORING_ENTER_NO_IOWAIT == 1U << 7, "kernel interface");

@@ -79,7 +79,7 @@ gy_wakeup_prepare(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *s
 {
     struct gy_wakeup *wakeup = container_of(op, struct gy_wakeup, op);
     GY_ASSERT(wakeup == &loop->wakeup);
-    gy_prep_read(sqe, wakeup->fd, &wakeup->value, sizeof wakeup->value, 0);
+    gy_prep_read(sqe, wakeup->fd, &wakeup->value, sizeof wakeup->value, UINT64_MAX);
 }
 
 /* To have returned from the wait was all there was to do; the next sleep arms the read again. */

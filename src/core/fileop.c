@@ -1,0 +1,131 @@
+/* fileop.c: see fileop.h.
+ * Invariants: done() is called exactly once for each operation that was submitted or deferred,
+ * unless it was cancelled at once; never while the loop is quiet. */
+#include "fileop.h"
+#include "loop.h"
+#include "ring.h"
+
+#include <errno.h>
+#include <string.h>
+
+static struct gy_fileop *
+fileop_of(struct gy_op *op)
+{
+    return container_of(op, struct gy_fileop, op);
+}
+
+void
+gy_fileop_init(struct gy_fileop *op, struct gy_loop *loop, const struct gy_fileop_host *host)
+{
+    gy_op_init(&op->op, GY_OP_FILE);
+    gy_work_init(&op->work, GY_WORK_FILE);
+    op->loop = loop;
+    op->host = host;
+    op->res = 0;
+    op->cancelled = false;
+    memset(&op->sqe, 0, sizeof op->sqe);
+}
+
+struct io_uring_sqe *
+gy_fileop_sqe(struct gy_fileop *op)
+{
+    GY_ASSERT(!gy_fileop_busy(op));
+    memset(&op->sqe, 0, sizeof op->sqe);
+    return &op->sqe;
+}
+
+int32_t
+gy_fileop_try(struct gy_fileop *op)
+{
+    struct gy_ring *ring = op->loop->ring;
+    GY_ASSERT(!gy_fileop_busy(op));
+    return ring->ops->file_nowait != NULL ? ring->ops->file_nowait(ring, &op->sqe) : -EAGAIN;
+}
+
+void
+gy_fileop_submit(struct gy_fileop *op)
+{
+    GY_ASSERT(!gy_fileop_busy(op));
+    op->cancelled = false;
+    gy_op_submit(op->loop, &op->op);
+}
+
+void
+gy_fileop_defer(struct gy_fileop *op, int32_t res)
+{
+    GY_ASSERT(!gy_fileop_busy(op));
+    op->cancelled = false;
+    op->res = res;
+    gy_list_append(&op->loop->work, &op->work.link);
+}
+
+bool
+gy_fileop_busy(const struct gy_fileop *op)
+{
+    return !gy_op_is_idle(&op->op) || gy_list_linked(&op->work.link);
+}
+
+/* A descriptor that nobody waits for any more. */
+static int32_t
+drop_descriptor(struct gy_fileop *op, int32_t res)
+{
+    struct gy_ring *ring = op->loop->ring;
+    if (op->sqe.opcode != IORING_OP_OPENAT || res < 0)
+        return res;
+    ring->ops->close(ring, res);
+    return -ECANCELED;
+}
+
+bool
+gy_fileop_cancel(struct gy_fileop *op)
+{
+    op->cancelled = true;
+    if (gy_list_linked(&op->work.link)) {
+        gy_list_remove(&op->work.link);
+        (void)drop_descriptor(op, op->res);
+        return true;
+    }
+    return gy_op_cancel(op->loop, &op->op);
+}
+
+static void
+finish(struct gy_fileop *op, int32_t res)
+{
+    if (GY_UNLIKELY(op->cancelled))
+        res = drop_descriptor(op, res);
+    op->host->done(op, res); /* may free op */
+}
+
+void
+gy_fileop_run_work(struct gy_fileop *op)
+{
+    finish(op, op->res);
+}
+
+/* ---- for op.c ---- */
+
+void
+gy_fileop_prepare(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe)
+{
+    GY_ASSERT(loop == fileop_of(op)->loop);
+    *sqe = fileop_of(op)->sqe;
+}
+
+void
+gy_fileop_on_event(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev)
+{
+    struct gy_fileop *file = fileop_of(op);
+    int32_t res = ev->res;
+    GY_ASSERT(gy_op_is_idle(op));
+    /* Nobody asked for this end: a quiescing loop did, or a signal. */
+    if (GY_UNLIKELY((res == -ECANCELED || res == -EINTR) && !file->cancelled)) {
+        gy_op_submit(loop, op);
+        return;
+    }
+    if (GY_UNLIKELY(loop->quiet)) {
+        file->res = res;
+        gy_list_append(&loop->work, &file->work.link);
+        return;
+    }
+    finish(file, res);
+}
