@@ -16,6 +16,7 @@ from asyncio.log import logger
 from typing import Any
 
 from . import _gyre
+from ._file_call import FileCallMixin
 from ._signals import SignalMixin
 from ._subprocess import SubprocessMixin
 from ._tcp import TCPMixin
@@ -75,7 +76,9 @@ class _DatagramTransport(selector_events._SelectorDatagramTransport):  # type: i
         return f"<{' '.join(info)}>"
 
 
-class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseEventLoop):
+class Loop(
+    TCPMixin, _gyre.LoopCore, FileCallMixin, SignalMixin, SubprocessMixin, asyncio.BaseEventLoop
+):
     """An asyncio event loop on io_uring.
 
     backend: 'auto', 'io_uring' or 'epoll'; None reads GYRE_BACKEND and defaults to 'auto'.
@@ -118,6 +121,7 @@ class Loop(TCPMixin, _gyre.LoopCore, SignalMixin, SubprocessMixin, asyncio.BaseE
         if self.is_closed():
             return
         self._close_signals()
+        self._close_file_threads()
         self._close_core()
         super().close()
 

@@ -131,5 +131,7 @@ int gpy_call_soon(struct gpy_state *module, PyObject *loop, PyObject *callable,
 /* future_iter.c */
 int gpy_future_iter_exec(PyObject *module_object, struct gpy_state *module);
 PyObject *gpy_future_iter_new(PyObject *future);
+/* Ends an iterator with `value` as StopIteration.value. */
+void gpy_raise_stop_iteration(PyObject *value);
 
 #endif

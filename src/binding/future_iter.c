@@ -66,10 +66,10 @@ iter_am_send(PyObject *self, PyObject *unused, PyObject **result)
     return PYGEN_ERROR;
 }
 
-/* Ends an iterator with `value` as StopIteration.value.  A tuple or an exception would be taken for
- * the arguments of StopIteration: those need an instance made by hand. */
-static void
-raise_stop_iteration(PyObject *value)
+/* A tuple or an exception would be taken for the arguments of StopIteration: those need an instance
+ * made by hand. */
+void
+gpy_raise_stop_iteration(PyObject *value)
 {
     if (!PyTuple_Check(value) && !PyExceptionInstance_Check(value)) {
         PyErr_SetObject(PyExc_StopIteration, value);
@@ -91,7 +91,7 @@ iter_tp_iternext(PyObject *self)
         return result;
     case PYGEN_RETURN:
         if (result != Py_None) /* NULL without an exception is StopIteration(None) */
-            raise_stop_iteration(result);
+            gpy_raise_stop_iteration(result);
         Py_DECREF(result);
         return NULL;
     case PYGEN_ERROR:

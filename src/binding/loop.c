@@ -4,6 +4,7 @@
  * Python sets the C field that the turn reads.  One truth, no copies. */
 #include "loop.h"
 #include "backend.h"
+#include "file.h"
 #include "handle.h"
 #include "pycompat.h"
 #include "tcp.h"
@@ -569,7 +570,8 @@ gpy_loop_exec(PyObject *module, struct gpy_state *state)
     if (state->loop_type == NULL || add_methods(state->loop_type, gpy_loop_schedule_methods) < 0 ||
         add_methods(state->loop_type, gpy_loop_reader_methods) < 0 ||
         add_methods(state->loop_type, gpy_loop_view_methods) < 0 ||
-        add_methods(state->loop_type, gpy_loop_tcp_methods) < 0)
+        add_methods(state->loop_type, gpy_loop_tcp_methods) < 0 ||
+        add_methods(state->loop_type, gpy_loop_file_methods) < 0)
         return -1;
     return PyModule_AddType(module, state->loop_type);
 }

@@ -1,5 +1,6 @@
 /* module.c: gyre._gyre, its state and its exec steps; every type lives in a file of its own. */
 #include "backend.h"
+#include "file.h"
 #include "future.h"
 #include "handle.h"
 #include "loop.h"
@@ -53,7 +54,7 @@ module_exec(PyObject *module)
     if (gpy_future_exec(module, state) < 0 || gpy_future_iter_exec(module, state) < 0 ||
         gpy_task_exec(module, state) < 0 || gpy_handle_exec(module, state) < 0 ||
         gpy_backend_exec(module, state) < 0 || gpy_loop_exec(module, state) < 0 ||
-        gpy_tcp_exec(module, state) < 0)
+        gpy_tcp_exec(module, state) < 0 || gpy_file_exec(module, state) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "__version__", GPY_VERSION);
 }

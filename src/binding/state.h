@@ -25,7 +25,9 @@
     X(future_iter_type)                                                                            \
     X(stream_transport_type)                                                                       \
     X(listener_type)                                                                               \
-    X(sockop_type)
+    X(sockop_type)                                                                                 \
+    X(fileop_type)                                                                                 \
+    X(file_ready_type)
 
 /* Objects looked up once, at import: GPY_OBJECT(field).  Who looks it up says so in its exec
  * function. */
@@ -69,7 +71,8 @@
     X(socket_class)                                                                                \
     X(socket_family)                                                                               \
     X(socket_base)                                                                                 \
-    X(current_tasks)
+    X(current_tasks)                                                                               \
+    X(stat_result_type)
 
 /* Interned attribute and keyword names: GPY_NAME(identifier) is state->str_identifier. */
 #define GPY_NAMES(X)                                                                               \
@@ -141,6 +144,8 @@ struct gpy_task_node {
     struct gpy_task_node *prev;
 };
 
+enum { GPY_STAT_FIELDS = 16 };
+
 struct gpy_state {
     struct gpy_base_slots base_future;
     struct gpy_base_slots base_task;
@@ -148,6 +153,7 @@ struct gpy_state {
     uint64_t own_task_names;
     struct gpy_task_node live_tasks; /* head: registered and not done, before 3.14             */
     bool lists_tasks;                /* asyncio's set looks there; false: tasks are added to it */
+    uint8_t stat_fields[GPY_STAT_FIELDS]; /* file_stat.c: the index of each in os.stat_result */
 #define X(field) PyTypeObject *field;
     GPY_TYPES(X)
 #undef X

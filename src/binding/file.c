@@ -1,0 +1,245 @@
+/* file.c: a file operation that has to wait, and its future.
+ *
+ * Thread: the loop's.  Invariants: the future is settled at most once; the operation is pinned, and
+ * its buffers are exported, until the core is done with it; a descriptor that nobody takes is
+ * closed. */
+#include "file.h"
+
+#include "errors.h"
+#include "future.h"
+#include "pycompat.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static struct gpy_fileop *
+fileop_of(struct gy_fileop *op)
+{
+    return container_of(op, struct gpy_fileop, op);
+}
+
+/* ---- life ---------------------------------------------------------------------------------- */
+
+static void
+release_views(struct gpy_fileop *self)
+{
+    for (Py_ssize_t i = 0; i < self->view_count; i++)
+        PyBuffer_Release(&self->views[i]);
+    self->view_count = 0;
+    PyMem_Free(self->views);
+    self->views = NULL;
+}
+
+static void
+fileop_pin(struct gpy_fileop *self)
+{
+    GY_ASSERT(self->member.pinned == NULL);
+    self->waiting = true;
+    self->member.pinned = Py_NewRef((PyObject *)self);
+    gy_list_append(&self->loop->members, &self->member.link);
+}
+
+/* The core is done with it.  May free self. */
+static void
+fileop_unpin(struct gpy_fileop *self)
+{
+    GY_ASSERT(self->waiting);
+    self->waiting = false;
+    release_views(self);
+    gy_list_remove(&self->member.link);
+    Py_CLEAR(self->member.pinned);
+}
+
+static void
+member_abandon(struct gpy_loop_member *member)
+{
+    struct gpy_fileop *self = container_of(member, struct gpy_fileop, member);
+    /* Nothing is in flight outside a run; what would not end keeps its memory for good. */
+    if (gy_fileop_cancel(&self->op))
+        fileop_unpin(self);
+    else
+        self->member.pinned = NULL;
+}
+
+PyObject *
+gpy_fileop_value(struct gpy_fileop *self, int32_t res)
+{
+    if (GY_UNLIKELY(res < 0))
+        return gpy_oserror_raise(res);
+    switch ((enum gpy_file_result)self->result) {
+    case GPY_FILE_NONE:
+        Py_RETURN_NONE;
+    case GPY_FILE_INT:
+        return PyLong_FromSize_t(self->got + (size_t)res);
+    case GPY_FILE_OPEN:
+        return PyLong_FromLong(res);
+    case GPY_FILE_BYTES: {
+        Py_ssize_t got = (Py_ssize_t)self->got + res;
+        if (got != PyBytes_GET_SIZE(self->keep[0]) && _PyBytes_Resize(&self->keep[0], got) < 0)
+            return NULL;
+        return Py_NewRef(self->keep[0]);
+    }
+    case GPY_FILE_STAT:
+        return gpy_file_stat_result(self->loop->state, self->stat);
+    }
+    GY_UNREACHABLE();
+    return NULL;
+}
+
+static void
+settle(struct gpy_fileop *self, int32_t res)
+{
+    struct gpy_state *state = self->loop->state;
+    struct gpy_fut *fut = gpy_fut_of(self->future);
+    if (fut->state != GPY_FUT_PENDING) { /* cancelled */
+        if (self->result == GPY_FILE_OPEN && res >= 0)
+            (void)close(res);
+        return;
+    }
+    int rc = (int)gpy_fut_remove_callback(fut, (PyObject *)self);
+    PyObject *value = NULL;
+    if (rc >= 0) {
+        rc = 0;
+        if (res < 0 && self->got > 0)
+            res = 0; /* what came before the error; the next call meets it again */
+        value = gpy_fileop_value(self, res);
+    }
+    if (value != NULL) {
+        rc = gpy_future_set_result(state, self->future, value);
+        Py_DECREF(value);
+    } else if (rc == 0) {
+        PyObject *exc = gpy_exc_take();
+        rc = gpy_future_set_exception(state, self->future, exc);
+        Py_DECREF(exc);
+    }
+    if (rc < 0 && !gpy_loop_keep_raised(self->loop))
+        PyErr_WriteUnraisable((PyObject *)self);
+}
+
+static void
+on_done(struct gy_fileop *op, int32_t res)
+{
+    struct gpy_fileop *self = fileop_of(op);
+    Py_INCREF(self);
+    if (self->future != NULL) /* else the collector has cleared it */
+        settle(self, res);
+    else if (self->result == GPY_FILE_OPEN && res >= 0)
+        (void)close(res);
+    fileop_unpin(self);
+    Py_DECREF(self);
+}
+
+static const struct gy_fileop_host fileop_host = {.done = on_done};
+
+struct gpy_fileop *
+gpy_fileop_new(struct gpy_loop *loop, const struct io_uring_sqe *sqe, enum gpy_file_result result)
+{
+    PyTypeObject *type = loop->state->fileop_type;
+    struct gpy_fileop *self = (struct gpy_fileop *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->loop = (struct gpy_loop *)Py_NewRef((PyObject *)loop);
+    gy_list_init(&self->member.link);
+    self->member.abandon = member_abandon;
+    gy_fileop_init(&self->op, &loop->core, &fileop_host);
+    self->op.sqe = *sqe;
+    self->result = (uint8_t)result;
+    return self;
+}
+
+/* Called when the future is cancelled: the operation is asked to end. */
+static int
+watch_future(struct gpy_fileop *self)
+{
+    PyObject *context = PyContext_CopyCurrent();
+    int rc =
+        context ? gpy_fut_add_callback(gpy_fut_of(self->future), (PyObject *)self, context) : -1;
+    Py_XDECREF(context);
+    return rc;
+}
+
+PyObject *
+gpy_fileop_start(struct gpy_fileop *self)
+{
+    self->future = gpy_future_new(self->loop->state, (PyObject *)self->loop);
+    if (self->future == NULL || watch_future(self) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    fileop_pin(self);
+    gy_fileop_submit(&self->op);
+    PyObject *future = Py_NewRef(self->future);
+    Py_DECREF(self);
+    return future;
+}
+
+/* ---- the type ------------------------------------------------------------------------------ */
+
+static PyObject *
+fileop_call(struct gpy_fileop *self, PyObject *args, PyObject *kwargs)
+{
+    if (self->waiting && gy_fileop_cancel(&self->op))
+        fileop_unpin(self);
+    Py_RETURN_NONE;
+}
+
+static int
+fileop_traverse(struct gpy_fileop *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT((PyObject *)self->loop);
+    Py_VISIT(self->future);
+    for (Py_ssize_t i = 0; i < self->view_count; i++)
+        Py_VISIT(self->views[i].obj);
+    return 0;
+}
+
+/* The buffers stay: the kernel may still use them. */
+static int
+fileop_clear(struct gpy_fileop *self)
+{
+    Py_CLEAR(self->future);
+    return 0;
+}
+
+static void
+fileop_dealloc(struct gpy_fileop *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    GY_ASSERT(!self->waiting);
+    release_views(self);
+    for (unsigned i = 0; i < GPY_FILE_KEEPS; i++)
+        Py_XDECREF(self->keep[i]);
+    PyMem_Free(self->stat);
+    (void)fileop_clear(self);
+    Py_XDECREF((PyObject *)self->loop);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot fileop_slots[] = {
+    {Py_tp_doc, "A file operation that waits for the kernel."},
+    {Py_tp_call, fileop_call},
+    {Py_tp_traverse, fileop_traverse},
+    {Py_tp_clear, fileop_clear},
+    {Py_tp_dealloc, fileop_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec fileop_spec = {
+    .name = "gyre._gyre.FileOp",
+    .basicsize = sizeof(struct gpy_fileop),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = fileop_slots,
+};
+
+int
+gpy_file_exec(PyObject *module, struct gpy_state *state)
+{
+    state->fileop_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &fileop_spec, NULL);
+    if (state->fileop_type == NULL || gpy_file_ready_exec(module, state) < 0)
+        return -1;
+    return gpy_file_stat_exec(state);
+}

@@ -1,0 +1,286 @@
+"""The file operations of LoopCore, which python/gyre/files.py and path.py are made of."""
+
+import asyncio
+import os
+import stat
+
+import pytest
+
+pytestmark = pytest.mark.only("gyre")
+
+STAT_NAMES = [name for name in dir(os.stat_result) if name.startswith("st_")]
+
+
+@pytest.fixture
+def run(loop):
+    """Runs one coroutine function on the loop."""
+    return lambda function: loop.run_until_complete(function())
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """A new file: its descriptor and its path as bytes."""
+    path = os.fsencode(tmp_path / "file")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    yield fd, path
+    os.close(fd)
+
+
+def test_life_of_a_file(loop, run, tmp_path):
+    path = os.fsencode(tmp_path / "file")
+
+    async def main():
+        fd = await loop._file_open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        assert not os.get_inheritable(fd)
+        assert await loop._file_write(fd, b"hello ", -1) == 6
+        assert await loop._file_write(fd, bytearray(b"world")) == 5
+        assert await loop._file_read(fd, 5, 6) == b"world"
+        assert await loop._file_read(fd, 100, 6) == b"world"
+        assert await loop._file_read(fd, 100, 11) == b""
+        assert await loop._file_read(fd, 0, 0) == b""
+        assert await loop._file_read(fd, 100) == b""  # the position is at the end
+        assert await loop._file_close(fd) is None
+        with pytest.raises(OSError) as failed:
+            await loop._file_read(fd, 1, 0)
+        assert failed.value.args == (9, "Bad file descriptor")
+
+    run(main)
+
+
+def test_buffers(loop, run, opened):
+    fd, _ = opened
+
+    async def main():
+        assert await loop._file_writev(fd, [b"ab", memoryview(b"cde"), b""], 0) == 5
+        first, second = bytearray(1), bytearray(10)
+        assert await loop._file_readv(fd, (first, second), 0) == 5
+        assert (first, second[:4]) == (b"a", b"bcde")
+        assert await loop._file_readinto(fd, second, 3) == 2
+        assert second[:4] == b"dede"[0:2] + b"de"
+        second.append(0)  # nothing exports it any more
+        with pytest.raises((BufferError, TypeError)):
+            await loop._file_readinto(fd, b"constant", 0)
+        with pytest.raises((BufferError, TypeError)):
+            await loop._file_readv(fd, [first, b"constant"], 0)
+        first.append(0)
+
+    run(main)
+
+
+def test_descriptors(loop, run, opened):
+    fd, _ = opened
+
+    async def main():
+        await loop._file_write(fd, b"0123456789", 0)
+        assert await loop._file_fsync(fd) is None
+        assert await loop._file_fsync(fd, True) is None
+        assert await loop._file_truncate(fd, 4) is None
+        assert os.fstat(fd).st_size == 4
+        assert await loop._file_fallocate(fd, 0, 0, 100) is None
+        assert os.fstat(fd).st_size == 100
+        for advice in (os.POSIX_FADV_SEQUENTIAL, os.POSIX_FADV_WILLNEED, os.POSIX_FADV_DONTNEED):
+            assert await loop._file_fadvise(fd, 0, 0, advice) is None
+        with pytest.raises(OSError, match="Invalid argument"):
+            await loop._file_truncate(fd, -1)
+
+    run(main)
+
+
+@pytest.mark.parametrize("by", ["path", "descriptor", "link"])
+def test_stat(loop, run, opened, by):
+    fd, path = opened
+    os.symlink(b"file", path + b"-link")
+    what = {"path": path, "descriptor": fd, "link": path + b"-link"}[by]
+
+    async def main():
+        for follow in (True, False):
+            expected = os.stat(what) if by == "descriptor" or follow else os.lstat(what)
+            found = await loop._file_stat(what, -100, follow)
+            assert type(found) is os.stat_result
+            for name in STAT_NAMES:
+                assert getattr(found, name) == getattr(expected, name), name
+            assert tuple(found) == tuple(expected)
+            assert repr(found) == repr(expected)
+
+    run(main)
+
+
+def test_paths(loop, run, tmp_path):
+    base = os.fsencode(tmp_path)
+
+    async def main():
+        await loop._file_mkdir(base + b"/dir", 0o750)
+        assert stat.S_IMODE(os.stat(base + b"/dir").st_mode) == 0o750
+        await loop._file_symlink(b"target", base + b"/soft")
+        assert os.readlink(base + b"/soft") == b"target"
+        os.close(os.open(base + b"/file", os.O_CREAT | os.O_WRONLY, 0o600))
+        await loop._file_link(base + b"/file", base + b"/hard")
+        assert os.path.samefile(base + b"/file", base + b"/hard")
+        await loop._file_rename(base + b"/hard", base + b"/moved", 0)
+        await loop._file_unlink(base + b"/moved")
+        await loop._file_unlink(base + b"/dir", True)
+        assert sorted(os.listdir(base)) == [b"file", b"soft"]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda loop, base: loop._file_open(base + b"/none", os.O_RDONLY, 0), FileNotFoundError),
+        (lambda loop, base: loop._file_open(base, os.O_RDWR, 0), IsADirectoryError),
+        (lambda loop, base: loop._file_open(b"/dev/null/x", os.O_RDONLY, 0), NotADirectoryError),
+        (lambda loop, base: loop._file_stat(base + b"/none"), FileNotFoundError),
+        (lambda loop, base: loop._file_unlink(base + b"/none"), FileNotFoundError),
+        (lambda loop, base: loop._file_unlink(base), IsADirectoryError),
+        (lambda loop, base: loop._file_mkdir(base, 0o700), FileExistsError),
+        (lambda loop, base: loop._file_rename(base + b"/none", base + b"/x", 0), FileNotFoundError),
+        (lambda loop, base: loop._file_open(b"nul\0byte", os.O_RDONLY, 0), ValueError),
+        (lambda loop, base: loop._file_read(-1, 10), OSError),
+        (lambda loop, base: loop._file_close(-1), OSError),
+        (lambda loop, base: loop._file_read("1", 10), TypeError),
+        (lambda loop, base: loop._file_read(0), TypeError),
+        (lambda loop, base: loop._file_read(0, -1), OSError),
+    ],
+)
+def test_errors(loop, run, tmp_path, call, error):
+    async def main():
+        with pytest.raises(error):
+            await call(loop, os.fsencode(tmp_path))
+
+    run(main)
+
+
+def test_full_device(loop, run):
+    async def main():
+        fd = await loop._file_open(b"/dev/full", os.O_WRONLY, 0)
+        with pytest.raises(OSError, match="No space left"):
+            await loop._file_write(fd, b"x")
+        await loop._file_close(fd)
+
+    run(main)
+
+
+def test_pipe_waits_and_is_cancelled(loop, run):
+    reader, writer = os.pipe()
+
+    async def main():
+        waits = asyncio.ensure_future(loop._file_read(reader, 10))
+        await asyncio.sleep(0.01)
+        assert not waits.done()
+        assert await loop._file_write(writer, b"bytes") == 5
+        assert await waits == b"bytes"
+        before = loop.stats()["ops_in_flight"]
+        waits = asyncio.ensure_future(loop._file_read(reader, 10))
+        await asyncio.sleep(0.01)
+        assert loop.stats()["ops_in_flight"] == before + 1
+        waits.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+        while loop.stats()["ops_in_flight"] > before:
+            await asyncio.sleep(0)
+        os.write(writer, b"later")
+        assert os.read(reader, 10) == b"later"
+
+    run(main)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_end_of_a_pipe(loop, run):
+    reader, writer = os.pipe()
+    os.close(writer)
+
+    async def main():
+        assert await loop._file_read(reader, 10) == b""
+        await loop._file_close(reader)
+
+    run(main)
+
+
+def test_goes_on_in_the_next_run(loop):
+    """What a run left in flight ends in the next one, and loses nothing."""
+    reader, writer = os.pipe()
+
+    async def begin():
+        waits = loop._file_read(reader, 10)
+        await asyncio.sleep(0)
+        return waits
+
+    waits = loop.run_until_complete(begin())
+    assert loop.stats()["ops_in_flight"] == 0
+    os.write(writer, b"between")
+    assert loop.run_until_complete(waits) == b"between"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_closed_with_an_operation_left(new_loop):
+    loop = new_loop()
+    reader, writer = os.pipe()
+    target = bytearray(10)
+
+    async def begin():
+        return loop._file_readinto(reader, target)
+
+    waits = loop.run_until_complete(begin())
+    loop.close()
+    assert not waits.done()
+    target.append(0)  # no longer exported
+    os.close(reader)
+    os.close(writer)
+
+
+def test_many_at_once(loop, run, opened):
+    fd, _ = opened
+    content = os.urandom(64 * 4096)
+    os.write(fd, content)
+
+    async def main():
+        writes = [loop._file_write(fd, content[i : i + 4096], i) for i in range(0, 1 << 18, 4096)]
+        assert await asyncio.gather(*writes) == [4096] * 64
+        reads = [loop._file_read(fd, 4096, i) for i in range(0, 1 << 18, 4096)]
+        assert b"".join(await asyncio.gather(*reads)) == content
+
+    run(main)
+
+
+def test_call(loop, run, tmp_path):
+    async def main():
+        assert await loop._file_call(os.listdir, tmp_path) == []
+        with pytest.raises(FileNotFoundError):
+            await loop._file_call(os.listdir, tmp_path / "none")
+
+    run(main)
+
+
+def test_closed_loop(new_loop):
+    loop = new_loop()
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        loop._file_read(0, 1)
+    with pytest.raises(RuntimeError, match="closed"):
+        loop._file_call(os.getcwd)
+
+
+def test_ready_is_an_awaitable(loop, run, opened):
+    fd, _ = opened
+    os.write(fd, b"content")
+
+    async def main():
+        ready = loop._file_read(fd, 7, 0)
+        assert type(ready).__name__ == "Ready"
+        with pytest.raises(StopIteration) as ended:
+            ready.send(None)
+        assert ended.value.value == b"content"
+        with pytest.raises(RuntimeError, match="already awaited"):
+            await ready
+        assert await asyncio.gather(loop._file_read(fd, 1, 0), loop._file_read(fd, 2, 1)) == [
+            b"c",
+            b"on",
+        ]
+        ready = loop._file_read(fd, 7, 0)
+        with pytest.raises(KeyError):
+            ready.throw(KeyError("x"))
+
+    run(main)
