@@ -73,7 +73,8 @@ def judge(result, specs):
             continue
         entry = first.as_dict()
         second = compare_run(result, 1, specs[0], other)
-        entry["verdict"] = stats.final_verdict(first, second) if result["decides"] else None
+        judges = result["decides"] and other not in result.get("companions", ())
+        entry["verdict"] = stats.final_verdict(first, second) if judges else None
         entry["second_ratio"] = second.ratio if second else None
         judged[other] = entry
     return judged
@@ -224,6 +225,7 @@ def summary(results, specs):
             count[entry["verdict"]] += 1
         mean = stats.geometric_mean(entry["ratio"] for entry in entries)
         parts = [f"{count[verdict]} {verdict}" for verdict in MARKS if count[verdict]]
+        parts = parts or [f"{len(entries)} cells, not judged"]
         lines.append(f"{specs[0]} against {other}: {', '.join(parts)}; geometric mean {mean:.2f}.")
     return lines
 

@@ -22,6 +22,9 @@ if __package__ in (None, ""):
 from bench import arms, build, cells, machine, measure, report, stats  # noqa: E402
 
 DEFAULT_ARMS = ["gyre", "uvloop", "asyncio", "c-epoll", "c-uring"]
+# Without --arms, gyre's other backend is measured beside it: shown, neither won nor lost.
+COMPANION = "gyre@GYRE_BACKEND=epoll"
+COMPANION_KINDS = ("net.proto", "net.streams", "net.sock", "net.unix", "net.churn")
 RESULTS = ROOT / "bench" / "results"
 
 # seconds, for the expected time
@@ -90,9 +93,10 @@ class Progress:
 class Run:
     """All repetitions of all cells, and what came out of them."""
 
-    def __init__(self, selected, specs, settings, placement):
+    def __init__(self, selected, specs, settings, placement, companions=()):
         self.cells = selected
         self.specs = specs
+        self.companions = companions
         self.settings = settings
         self.placement = placement
         self.missing = {}
@@ -108,6 +112,7 @@ class Run:
             "title": cell.title,
             "metric": asdict(cell.metric),
             "decides": cell.verdict,
+            "companions": list(self.companions),
             "parameters": cell.parameters,
             "runs": [],
             "system_calls": {},
@@ -118,7 +123,9 @@ class Run:
         return [
             spec
             for spec in self.specs
-            if spec not in self.missing and (cell.c_limit or not arms.parse_arm(spec).is_c)
+            if spec not in self.missing
+            and (cell.c_limit or not arms.parse_arm(spec).is_c)
+            and (spec not in self.companions or cell.kind in COMPANION_KINDS)
         ]
 
     def repetition_s(self, cell):
@@ -244,15 +251,14 @@ def parse_arguments(argv=None):
     parser.add_argument(
         "--arms",
         nargs="+",
-        default=DEFAULT_ARMS,
         metavar="ARM",
         help="what is compared; the first is compared with the others (bench/arms.py)",
     )
     parser.add_argument(
         "--reps", type=int, default=5, help="repetitions, at least 5 to be believed"
     )
-    parser.add_argument("--warmup", type=float, default=0.2, help="seconds before each window")
-    parser.add_argument("--window", type=float, default=0.5, help="seconds of each window")
+    parser.add_argument("--warmup", type=float, default=0.15, help="seconds before each window")
+    parser.add_argument("--window", type=float, default=0.3, help="seconds of each window")
     parser.add_argument("--poll", choices=("busy", "block"), default="busy", help="of the client")
     parser.add_argument("--no-syscalls", action="store_true", help="leave the strace runs out")
     parser.add_argument("--once", action="store_true", help="do not measure lost cells again")
@@ -263,6 +269,9 @@ def parse_arguments(argv=None):
     args = parser.parse_args(argv)
     if args.reps < 1 or args.window <= 0 or args.warmup < 0:
         parser.error("--reps, --window and --warmup must be positive")
+    args.companions = () if args.arms or args.quick else (COMPANION,)
+    if not args.arms:
+        args.arms = [*DEFAULT_ARMS[:3], *args.companions, *DEFAULT_ARMS[3:]]
     for spec in args.arms:
         try:
             arms.parse_arm(spec)
@@ -350,7 +359,7 @@ def main(argv=None):
         placement = machine.Placement(args.server_core, args.client_core)
     except ValueError as error:
         sys.exit(str(error))
-    run = Run(chosen, args.arms, settings_of(args), placement)
+    run = Run(chosen, args.arms, settings_of(args), placement, args.companions)
     if args.list:
         show_list(run)
         return 0

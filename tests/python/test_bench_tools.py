@@ -535,3 +535,18 @@ def test_an_http_sample_that_fails_says_why():
         measure.http_sample(
             cell, arms.parse_arm("gyre@GYRE_BACKEND=none"), machine.Placement(), Settings
         )
+
+
+def test_a_companion_is_shown_and_not_judged():
+    samples = {"gyre": [{"rate": 50.0}], "uvloop": [{"rate": 40.0}], "gyre#2": [{"rate": 100.0}]}
+    result = {
+        "decides": True,
+        "companions": ["gyre#2"],
+        "metric": {"key": "rate", "higher_is_better": True},
+        "runs": [samples],
+    }
+    judged = report.judge(result, list(samples))
+    assert judged["uvloop"]["verdict"] == stats.WON
+    assert judged["gyre#2"]["verdict"] is None
+    assert judged["gyre#2"]["ratio"] == 0.5
+    assert report.cell_verdict(judged) == stats.WON
