@@ -130,6 +130,15 @@ class StreamTransport(asyncio.Transport):
 
     max_size: int
 
+class SSLCore:
+    """The C half of the TLS protocol."""
+
+    def _watch(self, file: str | None, version: str, /) -> None: ...
+    def _is_direct(self) -> bool: ...
+
+class SSLTransportCore(asyncio.Transport):
+    """The C half of the transport of a TLS connection."""
+
 class SockOp:
     """A sock_*() call that waits for its socket; made by the loop."""
 

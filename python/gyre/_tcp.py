@@ -8,19 +8,17 @@ from __future__ import annotations
 import os
 import socket
 from asyncio import base_events, constants, futures
-from asyncio import sslproto as _sslproto
 from asyncio.log import logger
 from collections.abc import Callable
 from select import POLLIN, POLLOUT
 from typing import Any
 
-from . import _gyre
+from . import _gyre, _tls
 
 __all__ = ["TCPMixin"]
 
 _SockOp = _gyre.SockOp
 _check_ssl_socket: Any = base_events._check_ssl_socket  # type: ignore[attr-defined]
-_SSLProtocol: Any = _sslproto.SSLProtocol
 _HANDSHAKE_TIMEOUT: float = constants.SSL_HANDSHAKE_TIMEOUT
 _SHUTDOWN_TIMEOUT: float = constants.SSL_SHUTDOWN_TIMEOUT
 
@@ -31,6 +29,7 @@ class TCPMixin:
     _debug: bool
     create_future: Any
     create_task: Any
+    call_soon: Any
     call_exception_handler: Any
     add_writer: Any
     remove_writer: Any
@@ -70,7 +69,7 @@ class TCPMixin:
         ssl_shutdown_timeout: float | None = _SHUTDOWN_TIMEOUT,
         context: Any = None,
     ) -> Any:
-        ssl_protocol = _SSLProtocol(
+        ssl_protocol = _tls.ssl_protocol(sslcontext)(
             self,
             protocol,
             sslcontext,
@@ -85,6 +84,47 @@ class TCPMixin:
         )
         return ssl_protocol._app_transport
 
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: Any,
+        sslcontext: Any,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Any:
+        """Upgrade transport to TLS; the new transport, which protocol is to use from now on."""
+        _tls.check_start_tls(transport, sslcontext)
+        waiter = self.create_future()
+        ssl_protocol = _tls.ssl_protocol(sslcontext)(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            call_connection_made=False,
+        )
+        # So that nothing is received before connection_made().
+        transport.pause_reading()
+        if server_side:
+            _tls.move_received(protocol, ssl_protocol)
+        transport.set_protocol(ssl_protocol)
+        connection_made = self.call_soon(ssl_protocol.connection_made, transport)
+        resume_reading = self.call_soon(transport.resume_reading)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            connection_made.cancel()
+            resume_reading.cancel()
+            raise
+        return ssl_protocol._app_transport
+
     def _accept_tls(
         self, fd: int, is_tcp: bool, protocol_factory: Any, server: Any, tls_args: Any
     ) -> None:
@@ -95,7 +135,7 @@ class TCPMixin:
             try:
                 protocol = protocol_factory()
                 waiter = self.create_future()
-                ssl_protocol = _SSLProtocol(
+                ssl_protocol = _tls.ssl_protocol(sslcontext)(
                     self,
                     protocol,
                     sslcontext,

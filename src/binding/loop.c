@@ -278,6 +278,8 @@ loop_clear(struct gpy_loop *self)
     Py_CLEAR(self->raised);
     Py_CLEAR(self->current_handle);
     Py_CLEAR(self->previous_wakeup_fd);
+    PyMem_Free(self->ssl_scratch);
+    self->ssl_scratch = NULL;
     return 0;
 }
 

@@ -45,6 +45,7 @@ struct gpy_loop {
     struct gy_list members;       /* struct gpy_loop_member: open transports and listeners     */
     struct gpy_transport **transport_table; /* indexed by descriptor; transport.c */
     uint32_t transport_capacity;
+    char *ssl_scratch; /* ciphertext on its way out (ssl_write.c), or NULL */
 };
 
 /* A transport or listener that the loop must let go of when it is closed or collected: linked into

@@ -2,10 +2,13 @@
 #include "protocol.h"
 
 #include "pycompat.h"
+#include "ssl.h"
 
 int
 gpy_protocol_kind_of(struct gpy_state *state, PyObject *protocol)
 {
+    if (gpy_ssl_check(state, protocol) != NULL)
+        return GPY_PROTOCOL_TLS;
     int buffered = PyObject_IsInstance(protocol, state->buffered_protocol);
     if (buffered != 0)
         return buffered < 0 ? -1 : GPY_PROTOCOL_BUFFER;
@@ -29,28 +32,43 @@ watch_end(struct gpy_loop *loop, PyObject *protocol, PyObject *name, int64_t sta
         gpy_exc_give(exc);
 }
 
+int
+gpy_protocol_enter(struct gpy_loop *loop, PyObject *context, struct gpy_protocol_frame *frame)
+{
+    frame->started_ns = gpy_loop_watch_begin(loop, NULL);
+    frame->was_busy = loop->busy;
+    loop->busy = true;
+    frame->entered = GY_LIKELY(PyContext_Enter(context) == 0);
+    return frame->entered ? 0 : -1;
+}
+
+int
+gpy_protocol_leave(struct gpy_loop *loop, PyObject *context, struct gpy_protocol_frame *frame,
+                   PyObject *protocol, PyObject *name)
+{
+    int rc = frame->entered ? PyContext_Exit(context) : 0;
+    loop->busy = frame->was_busy;
+    if (GY_UNLIKELY(frame->started_ns >= 0))
+        watch_end(loop, protocol, name, frame->started_ns);
+    if (GY_LIKELY(loop->core_ready))
+        gy_loop_flush_dirty(&loop->core);
+    return rc;
+}
+
 PyObject *
 gpy_protocol_call(struct gpy_loop *loop, PyObject *context, PyObject *protocol, PyObject *name,
                   PyObject *arg)
 {
     PyObject *stack[2] = {protocol, arg};
     size_t nargs = (arg ? 2 : 1) | PY_VECTORCALL_ARGUMENTS_OFFSET;
-    int64_t started_ns = gpy_loop_watch_begin(loop, NULL);
-    bool was_busy = loop->busy;
+    struct gpy_protocol_frame frame;
     PyObject *result = NULL;
 
     Py_INCREF(protocol); /* set_protocol() inside the call may drop the transport's reference */
-    loop->busy = true;
-    if (GY_LIKELY(PyContext_Enter(context) == 0)) {
+    if (GY_LIKELY(gpy_protocol_enter(loop, context, &frame) == 0))
         result = PyObject_VectorcallMethod(name, stack, nargs, NULL);
-        if (GY_UNLIKELY(PyContext_Exit(context) < 0))
-            Py_CLEAR(result);
-    }
-    loop->busy = was_busy;
-    if (GY_UNLIKELY(started_ns >= 0))
-        watch_end(loop, protocol, name, started_ns);
+    if (GY_UNLIKELY(gpy_protocol_leave(loop, context, &frame, protocol, name) < 0))
+        Py_CLEAR(result);
     Py_DECREF(protocol);
-    if (GY_LIKELY(loop->core_ready))
-        gy_loop_flush_dirty(&loop->core);
     return result;
 }

@@ -24,6 +24,8 @@
     X(task_type)                                                                                   \
     X(future_iter_type)                                                                            \
     X(stream_transport_type)                                                                       \
+    X(ssl_core_type)                                                                               \
+    X(ssl_transport_core_type)                                                                     \
     X(listener_type)                                                                               \
     X(sockop_type)                                                                                 \
     X(fileop_type)                                                                                 \
@@ -66,6 +68,13 @@
     X(add_to_awaited_by)                                                                           \
     X(discard_from_awaited_by)                                                                     \
     X(asyncio_logger)                                                                              \
+    X(asyncio_ssl_protocol)                                                                        \
+    X(ssl_do_handshake)                                                                            \
+    X(ssl_wrapped)                                                                                 \
+    X(ssl_flushing)                                                                                \
+    X(ssl_shutdown)                                                                                \
+    X(ssl_again_errors)                                                                            \
+    X(ssl_object)                                                                                  \
     X(buffered_protocol)                                                                           \
     X(transport_socket)                                                                            \
     X(socket_class)                                                                                \
@@ -107,6 +116,20 @@
     X(data_received)                                                                               \
     X(get_buffer)                                                                                  \
     X(buffer_updated)                                                                              \
+    X(_sslobj)                                                                                     \
+    X(_do_handshake)                                                                               \
+    X(_do_flush)                                                                                   \
+    X(_do_shutdown)                                                                                \
+    X(_do_read)                                                                                    \
+    X(_do_write)                                                                                   \
+    X(_write_appdata)                                                                              \
+    X(_process_outgoing)                                                                           \
+    X(_get_write_buffer_size)                                                                      \
+    X(_control_app_writing)                                                                        \
+    X(_control_ssl_reading)                                                                        \
+    X(_call_eof_received)                                                                          \
+    X(_start_shutdown)                                                                             \
+    X(write)                                                                                       \
     X(eof_received)                                                                                \
     X(connection_made)                                                                             \
     X(connection_lost)                                                                             \

@@ -73,6 +73,10 @@ PyObject *gpy_stream_transport_reset_empty_waiter(struct gpy_stream_transport *s
 PyObject *gpy_stream_transport_buffer_get(struct gpy_stream_transport *self, void *closure);
 /* The waiter's error, if there is a waiter that is not done. */
 void gpy_stream_transport_fail_empty_waiter(struct gpy_stream_transport *self, PyObject *exc);
+/* write() of memory that is used again; may_hold: a little waits for the end of the callback.  What
+ * a transport that is lost does not take is dropped.  0 or -1 with an exception. */
+int gpy_stream_transport_send(struct gpy_stream_transport *self, const char *data, size_t len,
+                              bool may_hold);
 /* What is held back leaves now, as far as the socket takes it. */
 void gpy_stream_transport_flush(struct gpy_stream_transport *self);
 

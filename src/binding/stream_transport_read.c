@@ -8,6 +8,7 @@
 
 #include "errors.h"
 #include "pycompat.h"
+#include "ssl.h"
 
 #include <errno.h>
 #include <string.h>
@@ -77,7 +78,7 @@ gpy_stream_transport_on_buffer(struct gy_stream *stream, void **data, size_t *le
         gpy_transport_fatal_error(base, "Fatal read error on socket transport");
         return false;
     }
-    if (base->kind == GPY_PROTOCOL_DATA)
+    if (base->kind != GPY_PROTOCOL_BUFFER)
         return true; /* the loop's scratch memory; bytes are made of it */
     return view_buffer(self, false, data, len);
 }
@@ -119,7 +120,11 @@ feed_buffered(struct gpy_stream_transport *self, const char *data, size_t len)
     while (len != 0 && !base->conn_lost && !base->closing) {
         void *into = NULL;
         size_t room = 0;
-        if (base->kind != GPY_PROTOCOL_BUFFER) {
+        if (base->kind == GPY_PROTOCOL_TLS) {
+            gpy_ssl_feed((struct gpy_ssl *)base->protocol, base, data, len);
+            return;
+        }
+        if (base->kind == GPY_PROTOCOL_DATA) {
             data_received(base, data, len);
             return;
         }
@@ -147,6 +152,8 @@ gpy_stream_transport_on_data(struct gy_stream *stream, void *data, size_t len)
         return;
     if (GY_LIKELY(base->kind == GPY_PROTOCOL_DATA))
         data_received(base, data, len);
+    else if (base->kind == GPY_PROTOCOL_TLS)
+        gpy_ssl_feed((struct gpy_ssl *)base->protocol, base, data, len);
     else if (in_view)
         buffer_updated(base, len);
     else

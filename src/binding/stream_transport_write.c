@@ -107,11 +107,12 @@ push(struct gpy_stream_transport *self, const char *data, size_t len, PyObject *
     return 0; /* the stream is broken: its error is on the way */
 }
 
-/* data..len, which lies inside `object`, is queued as a reference to bytes or as a snapshot. */
+/* data..len, which lies inside `object` (NULL: in memory that is used again), is queued as a
+ * reference to bytes or as a snapshot. */
 static int
 push_object(struct gpy_stream_transport *self, PyObject *object, const char *data, size_t len)
 {
-    if (GY_LIKELY(PyBytes_CheckExact(object)))
+    if (GY_LIKELY(object != NULL && PyBytes_CheckExact(object)))
         return push(self, data, len, object);
     PyObject *snapshot = PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
     if (snapshot == NULL)
@@ -121,14 +122,14 @@ push_object(struct gpy_stream_transport *self, PyObject *object, const char *dat
     return rc;
 }
 
-/* Sends or queues len > 0 bytes.  0, or -1 with an exception. */
+/* Sends or queues len > 0 bytes; `hold`: only queues.  0, or -1 with an exception. */
 static int
-send_bytes(struct gpy_stream_transport *self, PyObject *object, const char *data, size_t len)
+send_or_hold(struct gpy_stream_transport *self, PyObject *object, const char *data, size_t len,
+             bool hold)
 {
     struct gpy_transport *base = &self->base;
     struct gy_stream *stream = &self->stream;
     size_t queued = gy_stream_queued(stream);
-    bool hold = base->loop->busy && queued + len <= GPY_HOLD_BYTES;
 
     if (GY_UNLIKELY(!gpy_transport_owns_fd(base))) {
         write_failed(self, -EBADF);
@@ -156,6 +157,24 @@ send_bytes(struct gpy_stream_transport *self, PyObject *object, const char *data
             gpy_stream_transport_flush(self);
     }
     return base->conn_lost ? 0 : gpy_transport_maybe_pause(base);
+}
+
+static int
+send_bytes(struct gpy_stream_transport *self, PyObject *object, const char *data, size_t len)
+{
+    size_t queued = gy_stream_queued(&self->stream);
+    bool hold = self->base.loop->busy && queued + len <= GPY_HOLD_BYTES;
+    return send_or_hold(self, object, data, len, hold);
+}
+
+int
+gpy_stream_transport_send(struct gpy_stream_transport *self, const char *data, size_t len,
+                          bool may_hold)
+{
+    if (GY_UNLIKELY(self->base.conn_lost || self->stream_ended))
+        return self->base.conn_lost ? gpy_transport_ignored_write(&self->base) : 0;
+    return may_hold ? send_bytes(self, NULL, data, len)
+                    : send_or_hold(self, NULL, data, len, false);
 }
 
 /* A buffer that is not contiguous is written as its bytes. */

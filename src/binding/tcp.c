@@ -4,6 +4,7 @@
 #include "listener.h"
 #include "sock.h"
 #include "sockaddr.h"
+#include "ssl.h"
 #include "stream_transport.h"
 
 /* The transport of a descriptor, for _ensure_fd_no_transport: one that is open and not closing. */
@@ -54,7 +55,7 @@ int
 gpy_tcp_exec(PyObject *module, struct gpy_state *state)
 {
     if (gpy_transport_exec(state) < 0 || gpy_stream_transport_exec(module, state) < 0 ||
-        gpy_listener_exec(module, state) < 0)
+        gpy_ssl_exec(module, state) < 0 || gpy_listener_exec(module, state) < 0)
         return -1;
     return gpy_sock_exec(module, state);
 }

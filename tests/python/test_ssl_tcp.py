@@ -1,4 +1,4 @@
-"""TLS by asyncio's own SSLProtocol over gyre's transports, on both loops.
+"""TLS, on both loops; on gyre with each of the ways in which it can be done (tls_code).
 
 The certificate (certs/, valid for localhost, self-signed, for tests only) was made by
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500
@@ -27,6 +27,16 @@ def drive(loop, coro):
             return await coro
 
     return loop.run_until_complete(limited())
+
+
+@pytest.fixture(autouse=True, params=("native", "calls", "asyncio"))
+def tls_code(request, kind, monkeypatch):
+    """gyre's code that calls OpenSSL itself, the same where it cannot, asyncio's classes."""
+    if kind == "gyre":
+        monkeypatch.setattr("gyre._tls.implementation", request.param)
+    elif request.param != "asyncio":
+        pytest.skip("asyncio has one way")
+    return request.param
 
 
 @pytest.fixture

@@ -1,0 +1,106 @@
+/* ssl_openssl.c: see ssl_openssl.h.
+ *
+ * The only globals are function pointers and two words per thread; no Python object among them.
+ * The hooks stay registered for the life of the process, as the extension stays loaded. */
+#include "ssl_openssl.h"
+
+#include "../core/base.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <string.h>
+
+enum { CLASS_SSL = 0 /* CRYPTO_EX_INDEX_SSL */, APP_DATA = 0 /* SSL_get_app_data() */ };
+
+typedef void ex_hook(void *parent, void *ptr, void *data, int index, long argl, void *argp);
+typedef int ex_new_index(int class_index, long argl, void *argp, ex_hook *on_new, void *on_dup,
+                         ex_hook *on_free);
+typedef const char *version_text(int what);
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static bool searched;
+static bool usable;
+static struct gpy_openssl library;
+
+static _Thread_local bool watching;
+static _Thread_local void *noted;
+
+static void
+on_new(void *parent, void *Py_UNUSED(ptr), void *Py_UNUSED(data), int Py_UNUSED(index),
+       long Py_UNUSED(argl), void *Py_UNUSED(argp))
+{
+    if (watching)
+        noted = parent;
+}
+
+static void
+on_free(void *parent, void *Py_UNUSED(ptr), void *Py_UNUSED(data), int Py_UNUSED(index),
+        long Py_UNUSED(argl), void *Py_UNUSED(argp))
+{
+    if (noted == parent)
+        noted = NULL;
+}
+
+void
+gpy_openssl_watch(void)
+{
+    noted = NULL;
+    watching = true;
+}
+
+void *
+gpy_openssl_take(const struct gpy_openssl *lib, const PyObject *owner)
+{
+    void *ssl = noted;
+    watching = false;
+    noted = NULL;
+    return ssl != NULL && lib->SSL_get_ex_data(ssl, APP_DATA) == owner ? ssl : NULL;
+}
+
+/* *out = the function; data and function pointers are the same size on every Linux. */
+static bool
+find(void *handle, const char *name, void *out)
+{
+    void *symbol = dlsym(handle, name);
+    memcpy(out, &symbol, sizeof symbol);
+    return symbol != NULL;
+}
+
+static bool
+find_all(void *handle)
+{
+#define FIND(name) find(handle, #name, &library.name)
+    return FIND(SSL_read_ex) && FIND(SSL_write_ex) && FIND(SSL_pending) && FIND(SSL_get_error) &&
+           FIND(SSL_get_ex_data) && FIND(SSL_get_rbio) && FIND(SSL_get_wbio) && FIND(BIO_write) &&
+           FIND(BIO_read) && FIND(BIO_ctrl_pending) && FIND(ERR_peek_error) &&
+           FIND(ERR_clear_error);
+#undef FIND
+}
+
+static bool
+open_library(const char *module_file, const char *version)
+{
+    ex_new_index *new_index;
+    version_text *text;
+    if (strncmp(version, "OpenSSL ", 8) != 0) /* others have these names with other arguments */
+        return false;
+    void *handle = dlopen(module_file, RTLD_LAZY | RTLD_NOLOAD);
+    if (handle == NULL)
+        return false;
+    /* The handle is kept: the module stays loaded anyway. */
+    return find(handle, "OpenSSL_version", &text) && strcmp(text(0), version) == 0 &&
+           find_all(handle) && find(handle, "CRYPTO_get_ex_new_index", &new_index) &&
+           new_index(CLASS_SSL, 0, NULL, on_new, NULL, on_free) >= 0;
+}
+
+const struct gpy_openssl *
+gpy_openssl_find(const char *module_file, const char *version)
+{
+    pthread_mutex_lock(&lock);
+    if (!searched) {
+        usable = open_library(module_file, version);
+        searched = true;
+    }
+    pthread_mutex_unlock(&lock);
+    return usable ? &library : NULL;
+}

@@ -1,0 +1,306 @@
+/* ssl_read.c: from ciphertext to the application: asyncio's SSLProtocol._do_read() in C.
+ *
+ * As there, everything that one call brings is decrypted first and delivered by one
+ * data_received(); nothing is delivered of a batch in which OpenSSL found an error.  Ciphertext
+ * goes into the BIO in steps of GPY_SSL_FEED_BYTES, so that the BIO stays small. Thread: the
+ * loop's.  Invariants: no user code runs while a step is under way (except callbacks of the
+ * SSLContext, which cannot reach this connection's records); self->ssl is asked again after each
+ * call into the application. */
+#include "ssl.h"
+
+#include "pycompat.h"
+
+enum pull {
+    PULL_DATA,
+    PULL_AGAIN, /* OpenSSL needs more ciphertext */
+    PULL_END,   /* close_notify                  */
+    PULL_ERROR, /* an exception is set           */
+};
+
+/* Ciphertext that is not in the BIO yet. */
+struct feed {
+    const char *data;
+    size_t len;
+};
+
+/* ---- OpenSSL ------------------------------------------------------------------------------------
+ */
+
+static int
+feed_step(struct gpy_ssl *self, struct feed *feed, size_t limit)
+{
+    size_t part = feed->len < limit ? feed->len : limit;
+    if (part != 0 && self->lib->BIO_write(self->rbio, feed->data, (int)part) != (int)part) {
+        (void)PyErr_NoMemory();
+        return -1;
+    }
+    feed->data += part;
+    feed->len -= part;
+    return 0;
+}
+
+static int
+feed_rest(struct gpy_ssl *self, struct feed *feed)
+{
+    int rc = 0;
+    while (rc == 0 && feed->len != 0)
+        rc = feed_step(self, feed, INT_MAX);
+    return rc;
+}
+
+/* Anything but data and "again": _ssl's own read() finds the same and says it in its words.
+ * (After an error OpenSSL fails again and leaves its queue of errors as it was.) */
+static GY_COLD enum pull
+pull_otherwise(struct gpy_ssl *self, char *into, size_t room, size_t *got)
+{
+    PyObject *view = PyMemoryView_FromMemory(into, (Py_ssize_t)room, PyBUF_WRITE);
+    PyObject *result =
+        view ? PyObject_CallMethod(self->ssl_socket, "read", "nO", (Py_ssize_t)room, view) : NULL;
+    Py_XDECREF(view);
+    if (result != NULL) {
+        *got = PyLong_AsSize_t(result);
+        Py_DECREF(result);
+        if (*got == (size_t)-1 && PyErr_Occurred())
+            return PULL_ERROR;
+        return *got != 0 ? PULL_DATA : PULL_END;
+    }
+    if (!PyErr_ExceptionMatches(self->state->ssl_again_errors))
+        return PULL_ERROR;
+    PyErr_Clear();
+    return PULL_AGAIN;
+}
+
+static enum pull
+pull(struct gpy_ssl *self, char *into, size_t room, size_t *got)
+{
+    const struct gpy_openssl *lib = self->lib;
+    int rc = lib->SSL_read_ex(self->ssl, into, room, got);
+    if (GY_LIKELY(rc == 1))
+        return PULL_DATA;
+    if (GY_LIKELY(lib->SSL_get_error(self->ssl, rc) == GPY_OPENSSL_WANT_READ))
+        return PULL_AGAIN;
+    return pull_otherwise(self, into, room, got);
+}
+
+/* Something that read() has not looked at: without it one call less finds nothing. */
+static bool
+more_to_pull(struct gpy_ssl *self)
+{
+    return self->lib->BIO_ctrl_pending(self->rbio) != 0 || self->lib->SSL_pending(self->ssl) != 0;
+}
+
+/* ---- data_received() ----------------------------------------------------------------------------
+ */
+
+/* Room for what len bytes of ciphertext and everything that waits can be at most. */
+static size_t
+plaintext_max(struct gpy_ssl *self, size_t len)
+{
+    int buffered = self->lib->SSL_pending(self->ssl);
+    return len + self->lib->BIO_ctrl_pending(self->rbio) + (size_t)(buffered > 0 ? buffered : 0);
+}
+
+struct batch {
+    PyObject *bytes;
+    size_t room;
+    size_t have;
+};
+
+static int
+batch_grow(struct batch *batch)
+{
+    if (batch->have < batch->room)
+        return 0;
+    batch->room += GPY_SSL_FEED_BYTES;
+    return _PyBytes_Resize(&batch->bytes, (Py_ssize_t)batch->room);
+}
+
+/* Fills the batch with all there is. */
+static enum pull
+pull_all(struct gpy_ssl *self, struct feed *feed, struct batch *batch)
+{
+    enum pull what = PULL_AGAIN;
+    do {
+        if (feed_step(self, feed, GPY_SSL_FEED_BYTES) < 0)
+            return PULL_ERROR;
+        do {
+            size_t got = 0;
+            if (batch_grow(batch) < 0)
+                return PULL_ERROR;
+            what = pull(self, PyBytes_AS_STRING(batch->bytes) + batch->have,
+                        batch->room - batch->have, &got);
+            if (what == PULL_DATA) {
+                batch->have += got;
+                if (!more_to_pull(self))
+                    what = PULL_AGAIN;
+            }
+        } while (what == PULL_DATA);
+    } while (what == PULL_AGAIN && feed->len != 0);
+    return what;
+}
+
+static int
+call_method(struct gpy_ssl *self, PyObject *name)
+{
+    PyObject *result = PyObject_CallMethodNoArgs((PyObject *)self, name);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+/* close_notify came. */
+static GY_COLD int
+end_of_data(struct gpy_ssl *self)
+{
+    return call_method(self, self->state->str__call_eof_received) < 0
+               ? -1
+               : call_method(self, self->state->str__start_shutdown);
+}
+
+static int
+read_copied(struct gpy_ssl *self, struct feed *feed)
+{
+    size_t room = plaintext_max(self, feed->len);
+    struct batch batch = {.room = room ? room : 1};
+    batch.bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)batch.room);
+    if (batch.bytes == NULL)
+        return -1;
+    enum pull what = pull_all(self, feed, &batch);
+    int rc = what == PULL_ERROR ? -1 : feed_rest(self, feed);
+    if (rc == 0 && batch.have != 0 && batch.have < batch.room)
+        rc = _PyBytes_Resize(&batch.bytes, (Py_ssize_t)batch.have);
+    if (rc == 0 && batch.have != 0) {
+        PyObject *protocol = Py_NewRef(self->app_protocol ? self->app_protocol : Py_None);
+        PyObject *result =
+            PyObject_CallMethodOneArg(protocol, self->state->str_data_received, batch.bytes);
+        rc = result ? 0 : -1;
+        Py_XDECREF(result);
+        Py_DECREF(protocol);
+    }
+    Py_XDECREF(batch.bytes);
+    return rc == 0 && what == PULL_END ? end_of_data(self) : rc;
+}
+
+/* ---- get_buffer(), buffer_updated() -------------------------------------------------------------
+ */
+
+/* Fills the application's buffer; *filled bytes.  PULL_DATA: it is full, and there may be more. */
+static enum pull
+pull_into(struct gpy_ssl *self, struct feed *feed, const Py_buffer *view, size_t *filled)
+{
+    size_t room = (size_t)view->len, have = 0;
+    enum pull what = PULL_AGAIN;
+    do {
+        if (feed_step(self, feed, GPY_SSL_FEED_BYTES) < 0)
+            return PULL_ERROR;
+        do {
+            size_t got = 0;
+            what = pull(self, (char *)view->buf + have, room - have, &got);
+            if (what == PULL_DATA)
+                have += got;
+        } while (what == PULL_DATA && have < room);
+    } while (what == PULL_AGAIN && feed->len != 0);
+    *filled = have;
+    return feed_rest(self, feed) < 0 ? PULL_ERROR : what;
+}
+
+/* As asyncio: the hint is the size of the ciphertext, and an empty buffer is the end. */
+static int
+application_buffer(struct gpy_ssl *self, size_t hint_bytes, Py_buffer *view)
+{
+    PyObject *hint = PyLong_FromSize_t(hint_bytes);
+    PyObject *get_buffer = Py_NewRef(self->app_get_buffer ? self->app_get_buffer : Py_None);
+    PyObject *buffer = hint ? PyObject_CallOneArg(get_buffer, hint) : NULL;
+    int rc = buffer ? PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE) : -1;
+    Py_XDECREF(hint);
+    Py_DECREF(get_buffer);
+    Py_XDECREF(buffer); /* the view holds it */
+    return rc;
+}
+
+static int
+read_buffered(struct gpy_ssl *self, struct feed *feed)
+{
+    Py_buffer view;
+    size_t filled = 0;
+    int rc = 0;
+    if (application_buffer(self, self->lib->BIO_ctrl_pending(self->rbio) + feed->len, &view) < 0)
+        return -1;
+    enum pull what = PULL_END;
+    if (self->ssl == NULL || view.len == 0)
+        rc = feed_rest(self, feed);
+    else
+        what = pull_into(self, feed, &view, &filled);
+    PyBuffer_Release(&view);
+    if (what == PULL_ERROR || rc < 0)
+        return -1;
+    if (what == PULL_DATA) { /* full: the rest in a callback of its own */
+        PyObject *again = PyObject_GetAttr((PyObject *)self, self->state->str__do_read);
+        PyObject *handle =
+            again ? PyObject_CallMethodOneArg(self->loop, self->state->str_call_soon, again) : NULL;
+        Py_XDECREF(again);
+        Py_XDECREF(handle);
+        rc = handle ? 0 : -1;
+    }
+    if (rc == 0 && filled != 0) {
+        PyObject *count = PyLong_FromSize_t(filled);
+        PyObject *updated = Py_NewRef(self->app_buffer_updated);
+        PyObject *result = count ? PyObject_CallOneArg(updated, count) : NULL;
+        rc = result ? 0 : -1;
+        Py_XDECREF(count);
+        Py_DECREF(updated);
+        Py_XDECREF(result);
+    }
+    return rc == 0 && what == PULL_END ? end_of_data(self) : rc;
+}
+
+/* ---- _do_read() ---------------------------------------------------------------------------------
+ */
+
+/* Ciphertext that the application does not want yet fills the BIO; then the transport pauses. */
+static int
+control_reading(struct gpy_ssl *self)
+{
+    Py_ssize_t size = (Py_ssize_t)self->lib->BIO_ctrl_pending(self->rbio);
+    if (GY_LIKELY(self->ssl_reading_paused ? size > self->incoming_low
+                                           : size < self->incoming_high))
+        return 0;
+    PyObject *result = gpy_ssl_super(self, self->state->str__control_ssl_reading, NULL);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+static int
+read_and_answer(struct gpy_ssl *self, struct feed *feed)
+{
+    int rc;
+    if (self->app_reading_paused) {
+        rc = feed_rest(self, feed);
+    } else {
+        if (self->lib->ERR_peek_error() != 0)
+            self->lib->ERR_clear_error(); /* somebody else's would be taken for ours */
+        rc = self->app_is_buffer ? read_buffered(self, feed) : read_copied(self, feed);
+        if (rc < 0 || self->ssl == NULL)
+            return rc;
+        Py_ssize_t waiting = self->backlog ? PyObject_Size(self->backlog) : 0;
+        if (GY_UNLIKELY(waiting != 0))
+            rc = waiting < 0 ? -1 : call_method(self, self->state->str__do_write);
+        else
+            rc = gpy_ssl_process_outgoing(self);
+    }
+    return rc < 0 || self->ssl == NULL ? rc : control_reading(self);
+}
+
+int
+gpy_ssl_read(struct gpy_ssl *self, const char *data, size_t len)
+{
+    struct feed feed = {data, len};
+    int rc = read_and_answer(self, &feed);
+    if (GY_LIKELY(rc == 0))
+        return 0;
+    /* What was written before the failure leaves, as it would have at once. */
+    PyObject *exc = gpy_exc_take();
+    if (self->feeding && self->ssl != NULL && gpy_ssl_drain(self) < 0)
+        PyErr_Clear();
+    gpy_exc_give(exc);
+    return gpy_ssl_fatal_error(self);
+}

@@ -1,0 +1,247 @@
+/* ssl_write.c: from the application to the socket: _write_appdata() and _process_outgoing() in C.
+ *
+ * Records are made in the memory BIO, a step of plaintext at a time, and leave from the loop's
+ * scratch memory by send(2).  While the transport below wants a pause they stay in the BIO, as in
+ * asyncio.  Small records that are written while a feed is under way wait for its end, so that a
+ * header and its body are one send(2); they count as sent, as far as anybody asks.
+ * Thread: the loop's. */
+#include "ssl.h"
+
+#include "pycompat.h"
+
+#include <string.h>
+
+Py_ssize_t
+gpy_ssl_write_buffer_size(struct gpy_ssl *self)
+{
+    return (Py_ssize_t)self->lib->BIO_ctrl_pending(self->wbio) + self->backlog_bytes;
+}
+
+/* ---- wbio -> transport --------------------------------------------------------------------------
+ */
+
+static struct gpy_stream_transport *
+stream_below(struct gpy_ssl *self)
+{
+    PyObject *transport = self->transport;
+    return transport != NULL && Py_TYPE(transport) == self->state->stream_transport_type
+               ? (struct gpy_stream_transport *)transport
+               : NULL;
+}
+
+/* One write to a stream transport of ours. */
+static int
+send_step(struct gpy_ssl *self, struct gpy_stream_transport *stream)
+{
+    struct gpy_loop *loop = stream->base.loop;
+    if (loop->ssl_scratch == NULL) {
+        loop->ssl_scratch = PyMem_Malloc(GPY_SSL_SCRATCH_BYTES);
+        if (loop->ssl_scratch == NULL) {
+            (void)PyErr_NoMemory();
+            return -1;
+        }
+    }
+    int len = self->lib->BIO_read(self->wbio, loop->ssl_scratch, GPY_SSL_SCRATCH_BYTES);
+    return len <= 0
+               ? 0
+               : gpy_stream_transport_send(stream, loop->ssl_scratch, (size_t)len, !self->feeding);
+}
+
+/* A transport that is not ours, or TLS in TLS. */
+static GY_COLD int
+write_otherwise(struct gpy_ssl *self, size_t len)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)len);
+    PyObject *result = NULL;
+    PyObject *transport = Py_NewRef(self->transport ? self->transport : Py_None);
+    if (bytes != NULL &&
+        self->lib->BIO_read(self->wbio, PyBytes_AS_STRING(bytes), (int)len) == (int)len)
+        result = PyObject_CallMethodOneArg(transport, self->state->str_write, bytes);
+    Py_XDECREF(bytes);
+    Py_DECREF(transport);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+/* Everything that is in wbio. */
+static int
+send_all(struct gpy_ssl *self)
+{
+    size_t len;
+    int rc = 0;
+    while (rc == 0 && (len = self->lib->BIO_ctrl_pending(self->wbio)) != 0) {
+        struct gpy_stream_transport *stream = stream_below(self);
+        rc = stream != NULL ? send_step(self, stream)
+                            : write_otherwise(self, len < (size_t)INT_MAX ? len : (size_t)INT_MAX);
+    }
+    return rc;
+}
+
+int
+gpy_ssl_drain(struct gpy_ssl *self)
+{
+    return self->ssl_writing_paused ? 0 : send_all(self);
+}
+
+/* pause_writing() and resume_writing() of the application. */
+static int
+control_writing(struct gpy_ssl *self)
+{
+    Py_ssize_t size = gpy_ssl_write_buffer_size(self);
+    if (GY_LIKELY(self->app_writing_paused ? size > self->outgoing_low
+                                           : size < self->outgoing_high))
+        return 0;
+    PyObject *result = gpy_ssl_super(self, self->state->str__control_app_writing, NULL);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+int
+gpy_ssl_process_outgoing(struct gpy_ssl *self)
+{
+    return gpy_ssl_drain(self) < 0 ? -1 : control_writing(self);
+}
+
+/* ---- plaintext -> wbio --------------------------------------------------------------------------
+ */
+
+/* Makes records of data..len, in steps that leave at once if `open`.  How much OpenSSL took; less
+ * than len: it wants to be asked again, or failed.  *rc is -1 with an exception of the sending. */
+static size_t
+encrypt(struct gpy_ssl *self, const char *data, size_t len, bool open, int *rc)
+{
+    const struct gpy_openssl *lib = self->lib;
+    size_t done = 0;
+    *rc = 0;
+    while (done < len && *rc == 0) {
+        size_t step = len - done < GPY_SSL_STEP_BYTES ? len - done : GPY_SSL_STEP_BYTES;
+        size_t written = 0;
+        if (GY_UNLIKELY(lib->SSL_write_ex(self->ssl, data + done, step, &written) != 1))
+            break;
+        done += written;
+        if (open && done < len)
+            *rc = send_all(self);
+    }
+    return done;
+}
+
+/* OpenSSL did not take object[from:]: that waits in asyncio's backlog. */
+static int
+push_backlog(struct gpy_ssl *self, PyObject *object, const char *data, size_t from, size_t len)
+{
+    PyObject *rest = from == 0 ? Py_NewRef(object)
+                               : PyBytes_FromStringAndSize(data + from, (Py_ssize_t)(len - from));
+    PyObject *result = rest ? PyObject_CallMethod(self->backlog, "append", "O", rest) : NULL;
+    Py_XDECREF(rest);
+    if (result == NULL)
+        return -1;
+    Py_DECREF(result);
+    self->backlog_bytes += (Py_ssize_t)(len - from);
+    return 0;
+}
+
+/* Bytes, a bytearray or a flat memoryview of bytes: what len() and the buffer agree on. */
+static bool
+is_plain(PyObject *object)
+{
+    if (PyBytes_CheckExact(object) || PyByteArray_CheckExact(object))
+        return true;
+    if (!PyMemoryView_Check(object))
+        return false;
+    const Py_buffer *view = PyMemoryView_GET_BUFFER(object);
+    return view->ndim == 1 && view->itemsize == 1 && PyBuffer_IsContiguous(view, 'C');
+}
+
+/* Encrypts one object.  *waits is set if it, or the rest of it, went into the backlog. */
+static int
+write_object(struct gpy_ssl *self, PyObject *object, bool open, bool *waits)
+{
+    Py_buffer view;
+    int rc = 0;
+    if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0)
+        return -1;
+    size_t len = (size_t)view.len;
+    size_t done = *waits ? 0 : encrypt(self, view.buf, len, open, &rc);
+    if (rc == 0 && done < len) {
+        *waits = true;
+        rc = push_backlog(self, object, view.buf, done, len);
+    }
+    PyBuffer_Release(&view);
+    return rc;
+}
+
+/* What was written is in the BIO, or some of it in the backlog: on with it. */
+static int
+finish(struct gpy_ssl *self, bool waits)
+{
+    if (GY_UNLIKELY(waits)) {
+        /* asks OpenSSL once more, which then says in _ssl's words what is wrong */
+        PyObject *result = PyObject_CallMethodNoArgs((PyObject *)self, self->state->str__do_write);
+        Py_XDECREF(result);
+        return result ? 0 : -1;
+    }
+    if (self->feeding) {
+        Py_ssize_t size = gpy_ssl_write_buffer_size(self);
+        if (size <= GPY_HOLD_BYTES && size < self->outgoing_high && !self->app_writing_paused)
+            return 0;
+    }
+    return gpy_ssl_process_outgoing(self);
+}
+
+static PyObject *
+none_or_fatal(struct gpy_ssl *self, int rc)
+{
+    if (GY_UNLIKELY(rc < 0) && gpy_ssl_fatal_error(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* True if records can be made at once: nothing waits, and asyncio would not refuse. */
+static bool
+can_encrypt(struct gpy_ssl *self)
+{
+    if (GY_UNLIKELY(self->ssl == NULL || self->phase != GPY_SSL_WRAPPED || self->backlog == NULL))
+        return false;
+    Py_ssize_t waiting = PyObject_Size(self->backlog);
+    if (GY_UNLIKELY(waiting < 0))
+        PyErr_Clear();
+    if (GY_UNLIKELY(self->lib->ERR_peek_error() != 0))
+        self->lib->ERR_clear_error();
+    return waiting == 0;
+}
+
+PyObject *
+gpy_ssl_write(struct gpy_ssl *self, PyObject *data)
+{
+    bool waits = false;
+    if (GY_UNLIKELY(!can_encrypt(self) || !is_plain(data))) {
+        PyObject *list = PyTuple_Pack(1, data);
+        PyObject *result = list ? gpy_ssl_super(self, self->state->str__write_appdata, list) : NULL;
+        Py_XDECREF(list);
+        return result;
+    }
+    int rc = write_object(self, data, !self->ssl_writing_paused, &waits);
+    return none_or_fatal(self, rc < 0 ? rc : finish(self, waits));
+}
+
+PyObject *
+gpy_ssl_write_appdata(struct gpy_ssl *self, PyObject *list)
+{
+    PyObject *items = PySequence_List(list);
+    bool fits = items != NULL && can_encrypt(self), waits = false;
+    int rc = 0;
+    if (items == NULL)
+        return NULL;
+    for (Py_ssize_t i = 0; fits && i < PyList_GET_SIZE(items); i++)
+        fits = is_plain(PyList_GET_ITEM(items, i));
+    if (!fits) {
+        PyObject *result = gpy_ssl_super(self, self->state->str__write_appdata, items);
+        Py_DECREF(items);
+        return result;
+    }
+    bool open = !self->ssl_writing_paused;
+    for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(items); i++)
+        rc = write_object(self, PyList_GET_ITEM(items, i), open, &waits);
+    Py_DECREF(items);
+    return none_or_fatal(self, rc < 0 ? rc : finish(self, waits));
+}
