@@ -77,6 +77,9 @@ struct gy_ring_ops {
     /* Datagrams: one sendmsg(2) or recvmsg(2), with what they carry beside the bytes. */
     ssize_t (*try_sendmsg)(struct gy_ring *ring, int fd, const struct msghdr *message);
     ssize_t (*try_recvmsg)(struct gy_ring *ring, int fd, struct msghdr *message);
+    /* The same for what need not be a socket, on a descriptor in non-blocking mode; no SIGPIPE. */
+    ssize_t (*try_read)(struct gy_ring *ring, int fd, void *buf, size_t len);
+    ssize_t (*try_write)(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count);
     int (*try_accept)(struct gy_ring *ring, int fd);
     int (*try_connect)(struct gy_ring *ring, int fd, const struct sockaddr *addr, socklen_t len);
     int (*socket_error)(struct gy_ring *ring, int fd); /* SO_ERROR as -errno, 0 if none       */

@@ -32,6 +32,20 @@ gy_ring_plain_recvmsg(struct gy_ring *ring, int fd, struct msghdr *message)
     return gy_sys_recvmsg(fd, message);
 }
 
+ssize_t
+gy_ring_plain_read(struct gy_ring *ring, int fd, void *buf, size_t len)
+{
+    GY_UNUSED(ring);
+    return gy_sys_read(fd, buf, len);
+}
+
+ssize_t
+gy_ring_plain_write(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count)
+{
+    GY_UNUSED(ring);
+    return gy_sys_write(fd, iov, count);
+}
+
 int
 gy_ring_plain_accept(struct gy_ring *ring, int fd)
 {

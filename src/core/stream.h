@@ -73,6 +73,12 @@ enum gy_stream_flags {
      * terminal at a line), so POLL reads until the socket has no more. */
     GY_STREAM_READ_OUT = 1u << 10,
     GY_STREAM_SEND_POLL = 1u << 11, /* send_op waits for room and sends nothing itself */
+    /* Both set by the embedder after gy_stream_init.  PIPE: fd need not be a socket: read(2) and
+     * write(2) instead of recv and send, received by POLL; nothing is sent by the ring, and
+     * gy_stream_shutdown_write() is not to be called.  WATCH: nothing is read; what makes fd
+     * readable or breaks it (the other end of a pipe was closed) is told by eof(). */
+    GY_STREAM_PIPE = 1u << 12,
+    GY_STREAM_WATCH = 1u << 13,
 };
 
 struct gy_stream {

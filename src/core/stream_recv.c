@@ -67,7 +67,8 @@ gy_stream_prepare_recv(struct gy_loop *loop, struct gy_op *op, struct io_uring_s
 void
 gy_stream_set_policy(struct gy_stream *stream, enum gy_recv_policy policy)
 {
-    if (policy == GY_RECV_MULTISHOT && !multishot_possible(stream->loop))
+    if (policy == GY_RECV_MULTISHOT &&
+        (!multishot_possible(stream->loop) || (stream->flags & GY_STREAM_PIPE) != 0))
         policy = GY_RECV_POLL;
     stream->policy = (uint8_t)policy;
     stream->full_reads = 0;
@@ -162,10 +163,17 @@ receive_once(struct gy_stream *stream, unsigned calls)
     size_t len;
     ssize_t got;
 
+    if (GY_UNLIKELY((stream->flags & GY_STREAM_WATCH) != 0)) {
+        end_of_stream(stream);
+        return false;
+    }
     if (!name_memory(stream, &data, &len))
         return false;
     loop->counters.recv_calls++;
-    got = loop->ring->ops->try_recv(loop->ring, stream->fd, data, len);
+    if (GY_LIKELY((stream->flags & GY_STREAM_PIPE) == 0))
+        got = loop->ring->ops->try_recv(loop->ring, stream->fd, data, len);
+    else
+        got = loop->ring->ops->try_read(loop->ring, stream->fd, data, len);
     if (got > 0) {
         if ((size_t)got < len && (stream->flags & (GY_STREAM_HUNGUP | GY_STREAM_READ_OUT)) == 0)
             stream->flags &= ~(uint32_t)GY_STREAM_READABLE;

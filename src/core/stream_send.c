@@ -72,6 +72,18 @@ gy_stream_pool_drain(struct gy_loop *loop)
     loop->send_pool_count = 0;
 }
 
+/* One call to the kernel, which takes what it takes without waiting. */
+static inline ssize_t
+call_send(struct gy_stream *stream, const struct iovec *iov, unsigned count)
+{
+    struct gy_ring *ring = stream->loop->ring;
+
+    stream->loop->counters.send_calls++;
+    if (GY_LIKELY((stream->flags & GY_STREAM_PIPE) == 0))
+        return ring->ops->try_send(ring, stream->fd, iov, count);
+    return ring->ops->try_write(ring, stream->fd, iov, count);
+}
+
 /* What is left of the queue goes to the kernel, which waits for the socket. */
 static void
 start_send_op(struct gy_stream *stream)
@@ -80,7 +92,7 @@ start_send_op(struct gy_stream *stream)
 
     GY_ASSERT(stream->queue.count > 0);
     GY_ASSERT(gy_op_is_idle(&stream->send_op));
-    if (stream->send == NULL) {
+    if (stream->send == NULL && (stream->flags & GY_STREAM_PIPE) == 0) {
         struct gy_list *node = gy_list_pop(&loop->send_pool);
         if (node != NULL) {
             stream->send = container_of(node, struct gy_stream_send, link);
@@ -104,8 +116,13 @@ gy_stream_prepare_send(struct gy_loop *loop, struct gy_op *op, struct io_uring_s
     struct gy_stream *stream = container_of(op, struct gy_stream, send_op);
     struct gy_stream_send *send = stream->send;
 
-    GY_ASSERT(send != NULL);
     GY_ASSERT(stream->queue.count > 0);
+    if ((stream->flags & GY_STREAM_PIPE) != 0) {
+        stream->flags |= GY_STREAM_SEND_POLL;
+        gy_prep_poll(sqe, stream->fd, POLLOUT, false);
+        return;
+    }
+    GY_ASSERT(send != NULL);
     if (GY_UNLIKELY((stream->flags & GY_STREAM_SEND_POLL) != 0)) {
         gy_prep_poll(sqe, stream->fd, POLLOUT, (loop->features & GY_FEAT_POLL_MULTISHOT) != 0);
         return;
@@ -143,15 +160,13 @@ iov_bytes(const struct iovec *iov, unsigned count)
 static void
 send_now(struct gy_stream *stream)
 {
-    struct gy_ring *ring = stream->loop->ring;
     struct iovec iov[GY_SENDQ_IOV_MAX];
 
     for (unsigned calls = 0; stream->queue.count > 0 && calls < SEND_CALLS_PER_FLUSH; calls++) {
         unsigned count = gy_sendq_iovec(&stream->queue, iov, GY_SENDQ_IOV_MAX);
         size_t wanted = iov_bytes(iov, count);
-        ssize_t sent = ring->ops->try_send(ring, stream->fd, iov, count);
+        ssize_t sent = call_send(stream, iov, count);
 
-        stream->loop->counters.send_calls++;
         if (sent == -EAGAIN)
             break;
         if (sent < 0) {
@@ -213,7 +228,6 @@ gy_stream_flush_dirty(struct gy_stream *stream)
 ssize_t
 gy_stream_try_write(struct gy_stream *stream, const void *data, size_t len)
 {
-    struct gy_ring *ring = stream->loop->ring;
     struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};
     ssize_t sent;
 
@@ -222,8 +236,7 @@ gy_stream_try_write(struct gy_stream *stream, const void *data, size_t len)
     if (stream->queue.count > 0 || len == 0)
         return 0;
     GY_ASSERT(gy_op_is_idle(&stream->send_op));
-    sent = ring->ops->try_send(ring, stream->fd, &iov, 1);
-    stream->loop->counters.send_calls++;
+    sent = call_send(stream, &iov, 1);
     if (sent == -EAGAIN)
         return 0;
     if (sent < 0)
@@ -236,6 +249,7 @@ gy_stream_try_write(struct gy_stream *stream, const void *data, size_t len)
 void
 gy_stream_shutdown_write(struct gy_stream *stream)
 {
+    GY_ASSERT((stream->flags & GY_STREAM_PIPE) == 0);
     if (!gy_stream_alive(stream) || (stream->flags & GY_STREAM_SHUT_WANTED) != 0)
         return;
     stream->flags |= GY_STREAM_SHUT_WANTED;

@@ -12,7 +12,7 @@
 
 struct epoll_event;
 
-/* On sockets with MSG_DONTWAIT; on other descriptors (pipes) as read and writev. */
+/* On sockets with MSG_DONTWAIT; on other descriptors (pipes) as gy_sys_read and gy_sys_write. */
 ssize_t gy_sys_recv(int fd, void *buf, size_t len);
 ssize_t gy_sys_send(int fd, const struct iovec *iov, unsigned count);
 /* One sendmsg(2) that neither waits nor raises SIGPIPE. */
@@ -42,8 +42,13 @@ int gy_sys_epoll_wait(int epoll_fd, struct epoll_event *events, int max,
                       int wait_ms); /* -1: ever */
 int gy_sys_epoll_pwait2(int epoll_fd, struct epoll_event *events, int max, int64_t wait_ns);
 
-/* The caller knows that there is something to read. */
+/* Both wait unless the descriptor is in non-blocking mode. */
 ssize_t gy_sys_read(int fd, void *buf, size_t len);
+/* -EPIPE and no SIGPIPE when nobody will read.  What gets lost without RWF_NOSIGNAL (Linux 6.18) is
+ * a SIGPIPE that another thread sends to this one at that very moment. */
+ssize_t gy_sys_write(int fd, const struct iovec *iov, unsigned count);
+/* The way of kernels that do not know RWF_NOSIGNAL; for the tests. */
+ssize_t gy_sys_write_masked(int fd, const struct iovec *iov, unsigned count);
 /* The beginning of a file. */
 ssize_t gy_sys_read_file(const char *path, void *buf, size_t len);
 

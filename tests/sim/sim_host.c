@@ -276,6 +276,10 @@ adopt(struct scene *scene, struct sim_socket *socket)
                    sim_chance(&scene->rng, 50) ? GY_RECV_POLL : GY_RECV_MULTISHOT);
     if (socket->message_like)
         connection->stream.flags |= GY_STREAM_READ_OUT;
+    if (sim_chance(&scene->rng, 20)) {
+        gy_stream_set_policy(&connection->stream, GY_RECV_POLL);
+        connection->stream.flags |= GY_STREAM_PIPE;
+    }
     if (sim_chance(&scene->rng, 80)) {
         gy_stream_resume(&connection->stream);
         connection->reading = true;
@@ -488,7 +492,7 @@ act_on(struct connection *connection)
                              sim_chance(&scene->rng, 50) ? GY_RECV_POLL : GY_RECV_MULTISHOT);
         break;
     case 14:
-        if (sim_chance(&scene->rng, 10)) {
+        if (sim_chance(&scene->rng, 10) && (stream->flags & GY_STREAM_PIPE) == 0) {
             connection->shut_called = true;
             gy_stream_shutdown_write(stream);
         }
