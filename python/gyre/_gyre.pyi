@@ -139,6 +139,14 @@ class SSLCore:
 class SSLTransportCore(asyncio.Transport):
     """The C half of the transport of a TLS connection."""
 
+class ReadPipeTransport(asyncio.ReadTransport):
+    """The end of a pipe that is read; made by the loop."""
+
+    max_size: int
+
+class WritePipeTransport(asyncio.WriteTransport):
+    """The end of a pipe that is written; made by the loop."""
+
 class SockOp:
     """A sock_*() call that waits for its socket; made by the loop."""
 

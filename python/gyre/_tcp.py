@@ -183,6 +183,7 @@ class TCPMixin:
         self.call_exception_handler(context)
 
     def _stop_serving(self, sock: socket.socket) -> None:
+        """Stop accepting; remove the file of a UNIX server that is to be removed with it (3.13)."""
         # From 3.13 on create_unix_server() notes the inodes of the paths that it has to remove.
         inode = self._unix_server_sockets.pop(sock, None)
         path = sock.getsockname() if inode is not None else None
@@ -195,7 +196,7 @@ class TCPMixin:
         except FileNotFoundError:
             pass
         except OSError as exc:
-            logger.error("Unable to clean up listening UNIX socket %r: %s", path, exc)
+            logger.error("Unable to clean up listening UNIX socket %r: %r", path, exc)
 
     def _ensure_fd_no_transport(self, fd: Any) -> None:
         """RuntimeError if a transport uses this descriptor: nobody else may wait for it."""

@@ -7,12 +7,10 @@ servers, start_tls, executors, asyncgens) is inherited and follows each Python r
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import warnings
 import weakref
 from asyncio import selector_events, unix_events
-from asyncio.log import logger
 from typing import Any
 
 from . import _gyre
@@ -100,7 +98,7 @@ class Loop(
     ) -> None:
         self._signal_handlers = {}
         self._unix_server_sockets: dict[Any, Any] = {}
-        # Python transports (pipes, datagrams) by descriptor, as asyncio's own code keeps them.
+        # Python transports (datagrams) by descriptor, as asyncio's own code keeps them.
         self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         _gyre.LoopCore.__init__(self, backend=backend, receive=receive, busy_poll=busy_poll)
         _Base.__init__(self)
@@ -142,21 +140,6 @@ class Loop(
         if not self.is_running():
             self.close()
 
-    def _stop_serving(self, sock: socket.socket) -> None:
-        """Stop accepting; remove the file of a UNIX server that is to be removed with it (3.13)."""
-        inode = self._unix_server_sockets.pop(sock, None)
-        path = None if inode is None else sock.getsockname()
-        super()._stop_serving(sock)
-        if path is None:
-            return
-        try:
-            if os.stat(path).st_ino == inode:
-                os.unlink(path)
-        except FileNotFoundError:
-            pass
-        except OSError as exc:
-            logger.error("Unable to clean up listening UNIX socket %r: %r", path, exc)
-
     def _make_datagram_transport(
         self,
         sock: socket.socket,
@@ -190,8 +173,6 @@ class Loop(
     # nothing else.
     create_unix_connection = _Unix.create_unix_connection
     create_unix_server = _Unix.create_unix_server
-    _make_read_pipe_transport = _Unix._make_read_pipe_transport
-    _make_write_pipe_transport = _Unix._make_write_pipe_transport
     _sock_sendfile_native = _Unix._sock_sendfile_native
     _sock_sendfile_native_impl = _Unix._sock_sendfile_native_impl
     _sock_sendfile_update_filepos = _Unix._sock_sendfile_update_filepos

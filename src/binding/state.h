@@ -26,6 +26,8 @@
     X(stream_transport_type)                                                                       \
     X(ssl_core_type)                                                                               \
     X(ssl_transport_core_type)                                                                     \
+    X(read_pipe_type)                                                                              \
+    X(write_pipe_type)                                                                             \
     X(listener_type)                                                                               \
     X(sockop_type)                                                                                 \
     X(fileop_type)                                                                                 \
@@ -80,6 +82,7 @@
     X(socket_class)                                                                                \
     X(socket_family)                                                                               \
     X(socket_base)                                                                                 \
+    X(file_io)                                                                                     \
     X(current_tasks)                                                                               \
     X(stat_result_type)
 

@@ -2,6 +2,7 @@
 #include "tcp.h"
 
 #include "listener.h"
+#include "pipe_transport.h"
 #include "sock.h"
 #include "sockaddr.h"
 #include "ssl.h"
@@ -36,6 +37,8 @@ loop_peer_address(struct gpy_loop *Py_UNUSED(loop), PyObject *number)
 PyMethodDef gpy_loop_tcp_methods[] = {
     {"_make_socket_transport", KEYWORDS(gpy_loop_make_socket_transport), NULL},
     {"_make_accepted_transport", (PyCFunction)gpy_loop_make_accepted_transport, METH_VARARGS, NULL},
+    {"_make_read_pipe_transport", KEYWORDS(gpy_loop_make_read_pipe_transport), NULL},
+    {"_make_write_pipe_transport", KEYWORDS(gpy_loop_make_write_pipe_transport), NULL},
     {"_start_serving", KEYWORDS(gpy_loop_start_serving), NULL},
     {"_stop_serving", (PyCFunction)gpy_loop_stop_serving, METH_O, NULL},
     {"_transport_of_fd", (PyCFunction)loop_transport_of_fd, METH_O, NULL},
@@ -55,7 +58,8 @@ int
 gpy_tcp_exec(PyObject *module, struct gpy_state *state)
 {
     if (gpy_transport_exec(state) < 0 || gpy_stream_transport_exec(module, state) < 0 ||
-        gpy_ssl_exec(module, state) < 0 || gpy_listener_exec(module, state) < 0)
+        gpy_ssl_exec(module, state) < 0 || gpy_pipe_transport_exec(module, state) < 0 ||
+        gpy_listener_exec(module, state) < 0)
         return -1;
     return gpy_sock_exec(module, state);
 }

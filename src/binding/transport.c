@@ -220,6 +220,15 @@ gpy_transport_debug(struct gpy_transport *self, const char *format, PyObject *ar
 }
 
 void
+gpy_transport_info(struct gpy_transport *self, const char *format)
+{
+    if (GY_LIKELY(!self->loop->debug))
+        return;
+    if (log_line(self, "info", format, NULL, NULL) < 0 && !gpy_loop_keep_raised(self->loop))
+        PyErr_WriteUnraisable((PyObject *)self);
+}
+
+void
 gpy_transport_fatal_error(struct gpy_transport *self, const char *message)
 {
     struct gpy_loop *loop = self->loop;

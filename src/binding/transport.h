@@ -125,6 +125,9 @@ void gpy_transport_fatal_error(struct gpy_transport *self, const char *message);
 void gpy_transport_debug(struct gpy_transport *self, const char *format, PyObject *arg,
                          PyObject *exc);
 
+/* logger.info(format, self) in debug mode only. */
+void gpy_transport_info(struct gpy_transport *self, const char *format);
+
 /* ---- flow control of writes ------------------------------------------------------------------ */
 
 /* protocol.pause_writing() if the buffer is above the high-water mark.  0, or -1 (KeyboardInterrupt
