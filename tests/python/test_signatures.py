@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import os
 import socket
 from asyncio import selector_events, unix_events
 
@@ -54,6 +55,12 @@ def types(new_loop):
             datagram, _ = await loop.create_datagram_endpoint(
                 asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
             )
+            reading, writing = os.pipe()
+            reader, _ = await loop.connect_read_pipe(asyncio.Protocol, open(reading, "rb", 0))
+            writer, _ = await loop.connect_write_pipe(asyncio.Protocol, open(writing, "wb", 0))
+            writer.close()
+            reader.close()
+            await asyncio.sleep(0)
             stream.close()
             datagram.close()
             server.close()
@@ -69,6 +76,8 @@ def types(new_loop):
             "Server": (type(server), asyncio.base_events.Server),
             "stream": (type(stream), selector_events._SelectorSocketTransport),
             "Transport": (type(stream), asyncio.Transport),
+            "read pipe": (type(reader), unix_events._UnixReadPipeTransport),
+            "write pipe": (type(writer), unix_events._UnixWritePipeTransport),
             "datagram": (type(datagram), selector_events._SelectorDatagramTransport),
         }
 
@@ -100,7 +109,8 @@ def test_methods(types):
 
 @pytest.mark.only("gyre")
 def test_the_types_are_ours(types):
-    for what in ("Loop", "Future", "Task", "Handle", "TimerHandle", "stream"):
+    plain = ("Loop", "Future", "Task", "Handle", "TimerHandle")
+    for what in (*plain, "stream", "read pipe", "write pipe"):
         assert types[what][0] is not types[what][1]
         assert types[what][0].__module__.startswith("gyre")
 
@@ -117,14 +127,6 @@ def test_constructors(ours, theirs, kind):
         pytest.skip("this Python does not say")
     names = [name for name, _, _ in parameters(ours)]
     assert names[: len(expected)] == [name for name, _, _ in expected]
-
-
-@pytest.mark.only("gyre")
-def test_pipes_and_subprocesses_are_asyncios_own(kind):
-    """docs/compat.md says so; when they are gyre's, their types belong into the tests above."""
-    for name in ("_make_read_pipe_transport", "_make_write_pipe_transport"):
-        ours = inspect.getattr_static(gyre.Loop, name)
-        assert ours is inspect.getattr_static(unix_events._UnixSelectorEventLoop, name)
 
 
 def test_leading_arguments_by_name(loop):
