@@ -168,10 +168,10 @@ def connection_cells():
             c_limit=mode == "proto",
         )
         yield net_cell(
-            f"net.idle.{mode}.c4000",
+            f"net.idle.{mode}.c10000",
             "memory of the server per idle connection",
             mode=mode,
-            connections=4000,
+            connections=10_000,
             size=64,
             load="idle",
             metric=RSS,

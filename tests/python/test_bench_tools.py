@@ -327,7 +327,7 @@ def test_tls_echo(loadgen_tls, mode, size):
     with serving("asyncio", mode=mode, size=size, tls=True) as server:
         report = answer(
             loadgen_tls, *server.address(), "--tls", "--connections", 3, "--size", size,
-            "--depth", 2, "--verify", "all",
+            "--depth", 2, "--verify", "all", "--duration", 0.1 if size < 100_000 else 1,
         )  # fmt: skip
     assert report["messages"] > 0
 
