@@ -73,7 +73,10 @@ gpy_fileop_value(struct gpy_fileop *self, int32_t res)
     case GPY_FILE_INT:
         return PyLong_FromSize_t(self->got + (size_t)res);
     case GPY_FILE_OPEN:
-        return PyLong_FromLong(res);
+        self->fd = res;
+        Py_RETURN_NONE;
+    case GPY_FILE_VALUE:
+        return self->value(self);
     case GPY_FILE_BYTES: {
         Py_ssize_t got = (Py_ssize_t)self->got + res;
         if (got != PyBytes_GET_SIZE(self->keep[0]) && _PyBytes_Resize(&self->keep[0], got) < 0)
@@ -122,6 +125,10 @@ on_done(struct gy_fileop *op, int32_t res)
 {
     struct gpy_fileop *self = fileop_of(op);
     Py_INCREF(self);
+    if (self->step != NULL && self->step(self, &res)) {
+        Py_DECREF(self);
+        return;
+    }
     if (self->future != NULL) /* else the collector has cleared it */
         settle(self, res);
     else if (self->result == GPY_FILE_OPEN && res >= 0)
@@ -145,6 +152,8 @@ gpy_fileop_new(struct gpy_loop *loop, const struct io_uring_sqe *sqe, enum gpy_f
     gy_fileop_init(&self->op, &loop->core, &fileop_host);
     self->op.sqe = *sqe;
     self->result = (uint8_t)result;
+    self->limit = -1;
+    self->fd = -1;
     return self;
 }
 
@@ -169,9 +178,146 @@ gpy_fileop_start(struct gpy_fileop *self)
     }
     fileop_pin(self);
     gy_fileop_submit(&self->op);
+    if (self->result == GPY_FILE_OPEN)
+        return (PyObject *)self;
     PyObject *future = Py_NewRef(self->future);
     Py_DECREF(self);
     return future;
+}
+
+/* ---- results that are there at once -------------------------------------------------------- */
+
+enum { INLINE_PER_TURN_MAX = 32 };
+
+static PyObject *
+value_kept(struct gpy_fileop *self)
+{
+    return Py_NewRef(self->keep[0]);
+}
+
+/* Steals value. */
+static GY_COLD PyObject *
+done_next_turn(struct gpy_loop *loop, PyObject *value)
+{
+    struct io_uring_sqe sqe = {.opcode = IORING_OP_NOP};
+    struct gpy_fileop *self = gpy_fileop_new(loop, &sqe, GPY_FILE_VALUE);
+    if (self == NULL) {
+        Py_DECREF(value);
+        return NULL;
+    }
+    self->keep[0] = value;
+    self->value = value_kept;
+    self->future = gpy_future_new(loop->state, (PyObject *)loop);
+    if (self->future == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    fileop_pin(self);
+    gy_fileop_defer(&self->op, 0);
+    PyObject *future = Py_NewRef(self->future);
+    Py_DECREF(self);
+    return future;
+}
+
+PyObject *
+gpy_file_done(struct gpy_loop *loop, PyObject *value)
+{
+    if (GY_UNLIKELY(value == NULL))
+        return NULL;
+    if (loop->file_turn != loop->core.turn) {
+        loop->file_turn = loop->core.turn;
+        loop->file_inline = 0;
+    }
+    if (GY_UNLIKELY(++loop->file_inline > INLINE_PER_TURN_MAX))
+        return done_next_turn(loop, value);
+    return gpy_file_ready(loop->state, value);
+}
+
+/* ---- the awaitable of an open --------------------------------------------------------------- */
+
+static void
+drop_descriptor(struct gpy_fileop *self)
+{
+    if (self->fd >= 0)
+        (void)close(self->fd);
+    self->fd = -1;
+}
+
+/* As a future's iterator, but the descriptor changes hands only here: a task that is cancelled
+ * between the end of the open and its next step never gets it. */
+static PySendResult
+fileop_am_send(struct gpy_fileop *self, PyObject *unused, PyObject **result)
+{
+    PyObject *outcome;
+    *result = NULL;
+    if (self->future == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited file operation");
+        return PYGEN_ERROR;
+    }
+    struct gpy_fut *fut = gpy_fut_of(self->future);
+    if (fut->state == GPY_FUT_PENDING) {
+        if (fut->blocking) {
+            PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+            return PYGEN_ERROR;
+        }
+        fut->blocking = true;
+        *result = Py_NewRef(self->future);
+        return PYGEN_NEXT;
+    }
+    int kind = gpy_fut_outcome(fut, &outcome);
+    Py_CLEAR(self->future);
+    if (kind == 0) {
+        Py_DECREF(outcome);
+        *result = PyLong_FromLong(self->fd);
+        if (*result != NULL)
+            self->fd = -1;
+        return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+    }
+    if (kind == 1)
+        gpy_exc_give(outcome);
+    return PYGEN_ERROR;
+}
+
+static PyObject *
+fileop_iternext(struct gpy_fileop *self)
+{
+    PyObject *result;
+    PySendResult kind = fileop_am_send(self, Py_None, &result);
+    if (kind != PYGEN_RETURN)
+        return result;
+    gpy_raise_stop_iteration(result);
+    Py_DECREF(result);
+    return NULL;
+}
+
+static PyObject *
+fileop_send(struct gpy_fileop *self, PyObject *value)
+{
+    return fileop_iternext(self);
+}
+
+/* Nobody waits any more. */
+static void
+give_up(struct gpy_fileop *self)
+{
+    if (self->waiting && gy_fileop_cancel(&self->op))
+        fileop_unpin(self);
+    drop_descriptor(self);
+}
+
+static PyObject *
+fileop_close(struct gpy_fileop *self, PyObject *unused)
+{
+    give_up(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+fileop_throw(struct gpy_fileop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (gpy_throw(args, nargs) == 0)
+        give_up(self);
+    return NULL;
 }
 
 /* ---- the type ------------------------------------------------------------------------------ */
@@ -210,6 +356,7 @@ fileop_dealloc(struct gpy_fileop *self)
     PyObject_GC_UnTrack(self);
     GY_ASSERT(!self->waiting);
     release_views(self);
+    drop_descriptor(self);
     for (unsigned i = 0; i < GPY_FILE_KEEPS; i++)
         Py_XDECREF(self->keep[i]);
     PyMem_Free(self->stat);
@@ -219,9 +366,22 @@ fileop_dealloc(struct gpy_fileop *self)
     Py_DECREF(type);
 }
 
+static PyMethodDef fileop_methods[] = {
+    {"send", (PyCFunction)fileop_send, METH_O, PyDoc_STR("Go on; the value is ignored.")},
+    {"throw", (PyCFunction)(void (*)(void))fileop_throw, METH_FASTCALL,
+     PyDoc_STR("Cancel the operation and raise the exception.")},
+    {"close", (PyCFunction)fileop_close, METH_NOARGS, PyDoc_STR("Cancel the operation.")},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot fileop_slots[] = {
     {Py_tp_doc, "A file operation that waits for the kernel."},
     {Py_tp_call, fileop_call},
+    {Py_tp_methods, fileop_methods},
+    {Py_am_await, PyObject_SelfIter},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, fileop_iternext},
+    {Py_am_send, fileop_am_send},
     {Py_tp_traverse, fileop_traverse},
     {Py_tp_clear, fileop_clear},
     {Py_tp_dealloc, fileop_dealloc},
@@ -239,7 +399,8 @@ int
 gpy_file_exec(PyObject *module, struct gpy_state *state)
 {
     state->fileop_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &fileop_spec, NULL);
-    if (state->fileop_type == NULL || gpy_file_ready_exec(module, state) < 0)
+    if (state->fileop_type == NULL || gpy_file_ready_exec(module, state) < 0 ||
+        gpy_file_buffer_exec(module, state) < 0)
         return -1;
     return gpy_file_stat_exec(state);
 }

@@ -2,8 +2,9 @@
  *
  * Each returns an awaitable: a Ready that has the result already, or a Future.  What fails at once
  * raises at once.  python/gyre/files.py and path.py make files of them.
- *   file_ready.c  the Ready type        file_calls.c  the methods
- *   file.c        an operation that waits             file_stat.c   os.stat_result */
+ *   file.c        an operation that waits    file_ready.c   the Ready type
+ *   file_calls.c  the methods                file_stat.c    os.stat_result
+ *   file_path.c   a whole file by its path   file_buffer.c  aligned memory */
 #ifndef GPY_FILE_H
 #define GPY_FILE_H
 
@@ -15,9 +16,10 @@
 enum gpy_file_result {
     GPY_FILE_NONE,  /* None                          */
     GPY_FILE_INT,   /* the number                    */
-    GPY_FILE_OPEN,  /* a descriptor                  */
+    GPY_FILE_OPEN,  /* a descriptor: kept in `fd` until the awaiter takes it */
     GPY_FILE_BYTES, /* `keep`, cut to what was read  */
     GPY_FILE_STAT,  /* `stat`                        */
+    GPY_FILE_VALUE, /* what value() makes            */
 };
 
 enum { GPY_FILE_KEEPS = 2 };
@@ -37,7 +39,13 @@ struct gpy_fileop {
     Py_ssize_t view_count;
     struct statx *stat;
     size_t got; /* bytes that came before the ring was asked                  */
+    /* NULL, or: a step is over; true: it has submitted the next one, false: *res ends it all. */
+    bool (*step)(struct gpy_fileop *self, int32_t *res);
+    PyObject *(*value)(struct gpy_fileop *self);
+    Py_ssize_t limit; /* file_path.c: bytes, or -1 */
+    int fd;           /* a descriptor that is closed unless somebody takes it, or -1 */
     uint8_t result;
+    bool is_regular; /* file_path.c: a file that knows its size */
     bool waiting;
 };
 
@@ -45,7 +53,8 @@ struct gpy_fileop {
 /* A new operation for the SQE, whose result is made as `result` says. */
 struct gpy_fileop *gpy_fileop_new(struct gpy_loop *loop, const struct io_uring_sqe *sqe,
                                   enum gpy_file_result result);
-/* Submits it and returns its future; takes self over.  NULL with an exception. */
+/* Submits it and returns what to await: its future, or for an open itself.  Takes self over.  NULL
+ * with an exception. */
 PyObject *gpy_fileop_start(struct gpy_fileop *self);
 /* The Python value of a result; NULL with an exception. */
 PyObject *gpy_fileop_value(struct gpy_fileop *self, int32_t res);
@@ -53,6 +62,9 @@ PyObject *gpy_fileop_value(struct gpy_fileop *self, int32_t res);
 /* file_ready.c */
 /* An awaitable that has its result.  Steals the reference; NULL stays NULL. */
 PyObject *gpy_file_ready(struct gpy_state *state, PyObject *value);
+/* file.c: the same, as long as this turn of the loop has not seen too many: then a future that is
+ * done in the next one, so that a task which never waits lets the others run. */
+PyObject *gpy_file_done(struct gpy_loop *loop, PyObject *value);
 
 /* file_stat.c */
 PyObject *gpy_file_stat_result(struct gpy_state *state, const struct statx *from);
@@ -60,7 +72,13 @@ PyObject *gpy_file_stat_result(struct gpy_state *state, const struct statx *from
 /* file_calls.c */
 extern PyMethodDef gpy_loop_file_methods[];
 
+/* file_path.c, file_buffer.c: methods for the table */
+PyObject *gpy_loop_file_read_path(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs);
+PyObject *gpy_loop_file_buffer(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs);
+PyObject *gpy_loop_file_alignment(struct gpy_loop *loop, PyObject *arg);
+
 int gpy_file_exec(PyObject *module, struct gpy_state *state);
+int gpy_file_buffer_exec(PyObject *module, struct gpy_state *state);
 int gpy_file_ready_exec(PyObject *module, struct gpy_state *state);
 int gpy_file_stat_exec(struct gpy_state *state);
 

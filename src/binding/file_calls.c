@@ -127,7 +127,7 @@ file_close(struct gpy_loop *loop, PyObject *arg)
     int32_t res = attempt(loop, &sqe);
     if (res == -EAGAIN)
         return submit(loop, &sqe, GPY_FILE_NONE, NULL, NULL);
-    return res < 0 ? gpy_oserror_raise(res) : gpy_file_ready(loop->state, Py_NewRef(Py_None));
+    return res < 0 ? gpy_oserror_raise(res) : gpy_file_done(loop, Py_NewRef(Py_None));
 }
 
 /* ---- read ---------------------------------------------------------------------------------- */
@@ -147,13 +147,25 @@ is_regular(int fd)
     return fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
 }
 
+enum { COPY_BYTES_MAX = 1024 * 1024 }; /* what a loop may copy by itself in one call */
+
+/* A long copy is for a thread of the kernel's, though nothing keeps it waiting. */
+static bool
+is_long(struct io_uring_sqe *sqe)
+{
+    if (sqe->len <= COPY_BYTES_MAX || !is_regular(sqe->fd))
+        return false;
+    sqe->flags |= IOSQE_ASYNC;
+    return true;
+}
+
 /* What can be read without waiting.  A short answer is the end of the file, or a part that is not
  * in memory: asking again tells.  true: *got is all there is to have now (or -errno); false: *got
  * bytes came, the rest has to wait, and the SQE asks for it. */
 static bool
 read_now(struct gpy_loop *loop, struct io_uring_sqe *sqe, int32_t *got)
 {
-    int32_t res = reads_wait(sqe->fd) ? -EAGAIN : attempt(loop, sqe);
+    int32_t res = is_long(sqe) || reads_wait(sqe->fd) ? -EAGAIN : attempt(loop, sqe);
     *got = res > 0 ? res : 0;
     while (res > 0 && (uint32_t)res < sqe->len) {
         sqe->addr += (uint32_t)res;
@@ -195,7 +207,7 @@ file_read(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
         }
         if (got != PyBytes_GET_SIZE(bytes) && _PyBytes_Resize(&bytes, got) < 0)
             return NULL;
-        return gpy_file_ready(loop->state, bytes);
+        return gpy_file_done(loop, bytes);
     }
     struct gpy_fileop *self = gpy_fileop_new(loop, &sqe, GPY_FILE_BYTES);
     if (self == NULL) {
@@ -248,7 +260,7 @@ start_with_view(struct gpy_loop *loop, const struct io_uring_sqe *sqe, Py_buffer
 static PyObject *
 count_ready(struct gpy_loop *loop, int32_t res)
 {
-    return res < 0 ? gpy_oserror_raise(res) : gpy_file_ready(loop->state, PyLong_FromLong(res));
+    return res < 0 ? gpy_oserror_raise(res) : gpy_file_done(loop, PyLong_FromLong(res));
 }
 
 static PyObject *
@@ -477,7 +489,7 @@ file_stat(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
     if (res != -EAGAIN) {
         Py_XDECREF(name);
         return res < 0 ? gpy_oserror_raise(res)
-                       : gpy_file_ready(loop->state, gpy_file_stat_result(loop->state, &status));
+                       : gpy_file_done(loop, gpy_file_stat_result(loop->state, &status));
     }
     struct gpy_fileop *self = gpy_fileop_new(loop, &sqe, GPY_FILE_STAT);
     struct statx *kept = self ? PyMem_Malloc(sizeof *kept) : NULL;
@@ -586,5 +598,8 @@ PyMethodDef gpy_loop_file_methods[] = {
     {"_file_rename", FAST(file_rename), NULL},
     {"_file_symlink", FAST(file_symlink), NULL},
     {"_file_link", FAST(file_link), NULL},
+    {"_file_read_path", FAST(gpy_loop_file_read_path), NULL},
+    {"_file_buffer", FAST(gpy_loop_file_buffer), NULL},
+    {"_file_alignment", (PyCFunction)gpy_loop_file_alignment, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

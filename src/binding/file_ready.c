@@ -66,13 +66,8 @@ ready_close(PyObject *self, PyObject *unused)
 static PyObject *
 ready_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs < 1) {
-        PyErr_SetString(PyExc_TypeError, "throw() takes at least one argument");
-        return NULL;
-    }
-    Py_CLEAR(ready_of(self)->value);
-    PyObject *type = PyExceptionInstance_Check(args[0]) ? (PyObject *)Py_TYPE(args[0]) : args[0];
-    PyErr_SetObject(type, nargs > 1 ? args[1] : type == args[0] ? NULL : args[0]);
+    if (gpy_throw(args, nargs) == 0)
+        Py_CLEAR(ready_of(self)->value);
     return NULL;
 }
 

@@ -133,5 +133,8 @@ int gpy_future_iter_exec(PyObject *module_object, struct gpy_state *module);
 PyObject *gpy_future_iter_new(PyObject *future);
 /* Ends an iterator with `value` as StopIteration.value. */
 void gpy_raise_stop_iteration(PyObject *value);
+/* The throw() of an iterator that does no more than raise: an exception is set, that which was
+ * asked for (0) or one about the arguments (-1). */
+int gpy_throw(PyObject *const *args, Py_ssize_t nargs);
 
 #endif

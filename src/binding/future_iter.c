@@ -141,36 +141,43 @@ throw_instance(PyObject *type, PyObject *value)
                                 : PyObject_CallOneArg(type, value);
 }
 
-static PyObject *
-iter_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+int
+gpy_throw(PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs < 1 || nargs > 3) {
         PyErr_Format(PyExc_TypeError, "throw() takes from 1 to 3 arguments (%zd given)", nargs);
-        return NULL;
+        return -1;
     }
     if (GPY_THROW_IS_SINGLE_ARG && nargs > 1 &&
         PyErr_WarnEx(PyExc_DeprecationWarning,
                      "the (type, exc, tb) signature of throw() is deprecated, use the single-arg "
                      "signature instead.",
                      1) < 0)
-        return NULL;
+        return -1;
     PyObject *traceback = nargs == 3 && args[2] != Py_None ? args[2] : NULL;
     if (traceback != NULL && !PyTraceBack_Check(traceback)) {
         PyErr_SetString(PyExc_TypeError, "throw() third argument must be a traceback");
-        return NULL;
+        return -1;
     }
     PyObject *exc = throw_instance(args[0], nargs > 1 ? args[1] : NULL);
     if (exc == NULL)
-        return NULL;
+        return -1;
     if (!PyExceptionInstance_Check(exc)) { /* a class whose __new__ returns something else */
         PyErr_SetString(PyExc_TypeError, "exceptions must derive from BaseException");
         Py_DECREF(exc);
-        return NULL;
+        return -1;
     }
     if (traceback != NULL)
         (void)PyException_SetTraceback(exc, traceback);
-    Py_CLEAR(iter_of(self)->future);
     gpy_exc_give(exc);
+    return 0;
+}
+
+static PyObject *
+iter_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (gpy_throw(args, nargs) == 0)
+        Py_CLEAR(iter_of(self)->future);
     return NULL;
 }
 

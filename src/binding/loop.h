@@ -45,7 +45,9 @@ struct gpy_loop {
     struct gy_list members;       /* struct gpy_loop_member: open transports and listeners     */
     struct gpy_transport **transport_table; /* indexed by descriptor; transport.c */
     uint32_t transport_capacity;
-    char *ssl_scratch; /* ciphertext on its way out (ssl_write.c), or NULL */
+    char *ssl_scratch;    /* ciphertext on its way out (ssl_write.c), or NULL */
+    uint64_t file_turn;   /* the turn of the loop in which file_inline counts       */
+    uint32_t file_inline; /* file operations that ended without waiting; file.c     */
 };
 
 /* A transport or listener that the loop must let go of when it is closed or collected: linked into

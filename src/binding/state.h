@@ -31,7 +31,8 @@
     X(listener_type)                                                                               \
     X(sockop_type)                                                                                 \
     X(fileop_type)                                                                                 \
-    X(file_ready_type)
+    X(file_ready_type)                                                                             \
+    X(file_buffer_type)
 
 /* Objects looked up once, at import: GPY_OBJECT(field).  Who looks it up says so in its exec
  * function. */

@@ -116,10 +116,13 @@ gy_prep_rw(struct io_uring_sqe *sqe, uint8_t opcode, int fd, const void *address
     sqe->len = len;
 }
 
+/* In a thread of the kernel's at once: the kernel's own attempt that does not wait opens a FIFO as
+ * if O_NONBLOCK had been given. */
 static inline void
 gy_prep_openat(struct io_uring_sqe *sqe, int directory, const char *path, int flags, uint32_t mode)
 {
     gy_prep_rw(sqe, IORING_OP_OPENAT, directory, path, mode);
+    sqe->flags = IOSQE_ASYNC;
     sqe->open_flags = (uint32_t)flags;
 }
 

@@ -207,13 +207,28 @@ open_cached(int directory, const char *path, uint64_t flags)
     return -errno;
 }
 
+/* Opening a pipe waits for its other end, and a device for whatever it likes: looked at first. */
+static bool
+opens_at_once(int directory, const char *path, uint32_t flags)
+{
+    struct stat status;
+    bool plain;
+    int fd = open_cached(directory, path, O_PATH | O_CLOEXEC | (flags & O_NOFOLLOW));
+    if (fd < 0)
+        return fd != -EAGAIN; /* the open will fail in the same way */
+    plain = fstat(fd, &status) == 0 && (S_ISREG(status.st_mode) || S_ISDIR(status.st_mode));
+    gy_sys_close(fd);
+    return plain;
+}
+
 static int32_t
 open_nowait(const struct io_uring_sqe *sqe)
 {
+    const char *path = pointer_of(sqe->addr);
     uint32_t flags = sqe->open_flags;
-    if (flags & (O_CREAT | O_TRUNC))
+    if (flags & (O_CREAT | O_TRUNC) || !opens_at_once(sqe->fd, path, flags))
         return -EAGAIN;
-    return open_cached(sqe->fd, pointer_of(sqe->addr), flags | O_LARGEFILE);
+    return open_cached(sqe->fd, path, flags | O_LARGEFILE);
 }
 
 /* What the kernel knows of a file whose path is cached. */

@@ -284,3 +284,193 @@ def test_ready_is_an_awaitable(loop, run, opened):
             ready.throw(KeyError("x"))
 
     run(main)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 16 * 1024, 16 * 1024 + 1, 3 << 20])
+def test_read_path(loop, run, opened, size):
+    fd, path = opened
+    content = os.urandom(size)
+    os.write(fd, content)
+
+    async def main():
+        assert await loop._file_read_path(path) == content
+        assert await loop._file_read_path(path, 10) == content[:10]
+        assert await loop._file_read_path(path, 0) == b""
+        assert await loop._file_read_path(path, 1 << 40) == content
+
+    run(main)
+
+
+def test_read_path_not_in_memory(loop, run, opened):
+    fd, path = opened
+    content = os.urandom(300 * 1024)
+    os.write(fd, content)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 4096, 0, os.POSIX_FADV_DONTNEED)
+
+    async def main():
+        assert await loop._file_read_path(path) == content
+        os.posix_fadvise(fd, 8192, 0, os.POSIX_FADV_DONTNEED)
+        assert await loop._file_read(fd, 1 << 20, 5) == content[5:]
+        os.posix_fadvise(fd, 8192, 0, os.POSIX_FADV_DONTNEED)
+        os.lseek(fd, 0, os.SEEK_SET)
+        assert await loop._file_read(fd, 1 << 20) == content
+        assert os.lseek(fd, 0, os.SEEK_CUR) == len(content)
+
+    run(main)
+
+
+@pytest.mark.parametrize("path", ["/proc/self/status", "/proc/cpuinfo", "/sys/kernel/mm/ksm/run"])
+def test_read_path_without_a_size(loop, run, path):
+    if not os.path.exists(path):
+        pytest.skip("this kernel has no such file")
+    with open(path, "rb") as file:
+        expected = file.readline()
+
+    async def main():
+        found = await loop._file_read_path(os.fsencode(path))
+        assert found.startswith(expected)
+
+    run(main)
+
+
+def test_read_path_of_a_pipe(loop, run, tmp_path):
+    path = os.fsencode(tmp_path / "fifo")
+    os.mkfifo(path)
+
+    async def main():
+        reads = asyncio.ensure_future(loop._file_read_path(path))
+        await asyncio.sleep(0.01)
+        assert not reads.done()
+        fd = await loop._file_open(path, os.O_WRONLY, 0)
+        os.write(fd, b"first ")
+        await asyncio.sleep(0.01)
+        os.write(fd, b"second")
+        os.close(fd)
+        assert await reads == b"first second"
+
+    run(main)
+
+
+def test_read_path_errors(loop, run, tmp_path):
+    async def main():
+        with pytest.raises(FileNotFoundError):
+            await loop._file_read_path(os.fsencode(tmp_path / "none"))
+        with pytest.raises(IsADirectoryError):
+            await loop._file_read_path(os.fsencode(tmp_path))
+
+    run(main)
+
+
+def test_a_task_that_never_waits_lets_others_run(loop, run, opened):
+    fd, _ = opened
+    os.write(fd, b"content")
+    seen = []
+
+    async def other():
+        while len(seen) < 10:
+            seen.append(None)
+            await asyncio.sleep(0)
+
+    async def main():
+        task = asyncio.ensure_future(other())
+        reads = 0
+        while not task.done():
+            assert await loop._file_read(fd, 7, 0) == b"content"
+            reads += 1
+            assert reads < 1000
+        await task
+
+    run(main)
+
+
+def test_cancelled_open_leaves_no_descriptor(loop, run, tmp_path):
+    """Cancelled before, while and after the kernel opens; the fixtures count descriptors."""
+
+    async def open_new(name):
+        path = os.fsencode(tmp_path / name)
+        return await loop._file_open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+    async def main():
+        for turns in range(12):
+            task = asyncio.ensure_future(open_new(str(turns)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            try:
+                os.close(await task)
+            except asyncio.CancelledError:
+                pass
+        # Done, and cancelled before the task has seen it.
+        opening = loop._file_open(os.fsencode(tmp_path / "late"), os.O_RDWR | os.O_CREAT, 0o600)
+        opening.send(None).add_done_callback(lambda _: None)
+        while not (tmp_path / "late").exists():
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        opening.close()
+        with pytest.raises(RuntimeError, match="already awaited"):
+            opening.close()
+            await opening
+            await opening
+
+    run(main)
+
+
+def test_cancelled_reads_and_writes(loop, run, opened):
+    """Whatever they came to, nothing is exported and nothing leaks."""
+    fd, _ = opened
+    before = None
+
+    async def main():
+        nonlocal before
+        before = loop.stats()["ops_in_flight"]
+        targets = [bytearray(1 << 16) for _ in range(50)]
+        tasks = [
+            asyncio.ensure_future(loop._file_write(fd, t, i << 16)) for i, t in enumerate(targets)
+        ]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert set(map(type, outcomes[1::2])) == {int}
+        for _ in range(1000):
+            if loop.stats()["ops_in_flight"] <= before + 1:
+                break
+            await asyncio.sleep(0.001)
+        for target in targets:
+            target.append(0)
+
+    run(main)
+
+
+def test_aligned_buffers(loop, run, opened):
+    fd, path = opened
+    memory, offset = loop._file_alignment(fd)
+    assert memory > 0
+    assert offset > 0
+    with pytest.raises(OSError, match="Bad file"):
+        loop._file_alignment(1 << 20)
+    for size in (0, 1, 4096, 10000):
+        buffer = loop._file_buffer(size, 4096)
+        view = memoryview(buffer)
+        assert len(buffer) == len(view) == size
+        assert not view.readonly
+        view[:] = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    for wrong in ((-1, 4096), (10, 0), (10, 3), (10, -4)):
+        with pytest.raises(ValueError, match="alignment"):
+            loop._file_buffer(*wrong)
+    os.write(fd, bytes(3 * 4096) + b"x" * 4096)
+
+    async def main():
+        direct = await loop._file_open(path, os.O_RDWR | os.O_DIRECT, 0)
+        view = memoryview(loop._file_buffer(4096, max(memory, 4096)))
+        assert await loop._file_readinto(direct, view, 3 * 4096) == 4096
+        assert view == b"x" * 4096
+        view[:] = b"y" * 4096
+        assert await loop._file_write(direct, view, 4096) == 4096
+        assert os.pread(fd, 4096, 4096) == b"y" * 4096
+        with pytest.raises(OSError, match="Invalid argument"):
+            await loop._file_readinto(direct, view[:100], 0)
+        await loop._file_close(direct)
+
+    run(main)
