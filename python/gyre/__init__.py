@@ -7,31 +7,76 @@ gyre.run(main())
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._gyre import BackendError, Future, Task, __version__
 from ._run import run
 from .loop import Loop, new_event_loop
 
+if TYPE_CHECKING:
+    from .files import (
+        aligned_buffer,
+        copy_file,
+        open,
+        read_file,
+        read_many,
+        stat,
+        stat_many,
+        write_file,
+    )
+    from .path import Path
+
 __all__ = [
     "BackendError",
     "Future",
     "Loop",
+    "Path",
     "Task",
     "__version__",
+    "aligned_buffer",
+    "copy_file",
     "new_event_loop",
+    "open",
+    "read_file",
+    "read_many",
     "run",
+    "stat",
+    "stat_many",
+    "write_file",
 ]
 
-_POLICY_NAMES = ("EventLoopPolicy", "install")
+# Imported when first asked for: a program that has no async files does not pay for them.
+_FILE_NAMES = (
+    "aligned_buffer",
+    "copy_file",
+    "open",
+    "read_file",
+    "read_many",
+    "stat",
+    "stat_many",
+    "write_file",
+)
+# Not imported with the package: from 3.14 on asyncio warns when its policies are touched.
+_POLICY_NAMES = ("EventLoopPolicy", "install") if sys.version_info < (3, 16) else ()
+__all__ += _POLICY_NAMES
 
-if sys.version_info < (3, 16):
-    __all__ += _POLICY_NAMES
 
-    def __getattr__(name: str) -> Any:
-        # Not imported with the package: from 3.14 on asyncio warns when its policies are touched.
-        if name in _POLICY_NAMES:
-            from . import _policy
+def __getattr__(name: str) -> Any:
+    if name in _FILE_NAMES:
+        from . import files
 
-            return getattr(_policy, name)
+        value = getattr(files, name)
+    elif name == "Path":
+        from .path import Path as value
+    elif name in _POLICY_NAMES:
+        from . import _policy
+
+        return getattr(_policy, name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

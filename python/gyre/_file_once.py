@@ -1,0 +1,375 @@
+"""One call for one whole thing: read_file(), write_file(), stat(), copy_file() and those for many.
+
+The calls for many issue operations themselves, with a window of them in flight: no task per path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import errno
+import io
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from ._file_base import running_loop, settle, view_of
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, StrOrBytesPath
+
+    from .loop import Loop
+
+__all__ = ["copy_file", "read_file", "read_many", "stat", "stat_many", "write_file"]
+
+_T = TypeVar("_T")
+
+WINDOW = 64  # operations in flight, where the caller does not say
+FAIR = 64  # answers from the cache in a row; then others have their turn
+COPY_BYTES = 8 * 1024 * 1024  # at a time, so that a cancelled copy ends soon
+
+
+@overload
+async def read_file(path: StrOrBytesPath) -> bytes: ...
+@overload
+async def read_file(path: StrOrBytesPath, encoding: str, errors: str = "strict") -> str: ...
+async def read_file(
+    path: StrOrBytesPath, encoding: str | None = None, errors: str = "strict"
+) -> bytes | str:
+    """The content of a file: bytes, or text with universal newlines if there is an encoding."""
+    try:
+        data = await read_path(running_loop(), os.fsencode(path))
+    except OSError as exc:
+        exc.filename = os.fspath(path)
+        raise
+    return data if encoding is None else decode(data, encoding, errors)
+
+
+async def read_path(loop: Loop, name: bytes) -> bytes:
+    """The content of a file."""
+    fd = await loop._file_open(name, os.O_RDONLY | os.O_CLOEXEC, 0)
+    try:
+        want = max(os.fstat(fd).st_size + 1, FIRST_READ)
+        data = await loop._file_read(fd, want, -1)
+        if len(data) < want and data:
+            return data if not await loop._file_read(fd, 1, -1) else data
+        parts = [data]
+        while data:
+            data = await loop._file_read(fd, want, -1)
+            parts.append(data)
+        return b"".join(parts)
+    finally:
+        await settle(loop, loop._file_close(fd))
+
+
+def decode(data: bytes, encoding: str, errors: str, newline: str | None = None) -> str:
+    """Text as a file in text mode reads it."""
+    if newline not in (None, "", "\n", "\r", "\r\n"):
+        raise ValueError(f"illegal newline value: {newline!r}")
+    text = codecs.decode(data, encoding, errors)
+    if newline is None and "\r" in text:
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
+
+
+async def write_file(
+    path: StrOrBytesPath,
+    data: ReadableBuffer | str,
+    *,
+    atomic: bool = False,
+    mode: int | None = None,
+    encoding: str = "utf-8",
+    errors: str = "strict",
+) -> int:
+    """Writes a whole file, which is made if there is none; how many bytes it has now.
+
+    mode: the permissions of a new file (0o666), less the umask.
+    atomic=True: whoever opens the path finds the old content or the new one, also after a crash:
+    the data goes to a temporary file in the same folder and to the disk, then the file is
+    renamed, and the folder goes to the disk.  The permissions of a file that is replaced are kept
+    where mode says nothing.  What fails or is cancelled leaves the old file.
+    """
+    view = view_of(data.encode(encoding, errors) if isinstance(data, str) else data)
+    loop = running_loop()
+    name = os.fsencode(path)
+    try:
+        if atomic:
+            await _write_atomically(loop, name, view, mode)
+        else:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            fd = await loop._file_open(name, flags, 0o666 if mode is None else mode)
+            await _fill(loop, fd, view, sync=False)
+    except OSError as exc:
+        exc.filename = os.fspath(path)
+        raise
+    return len(view)
+
+
+async def _fill(loop: Loop, fd: int, view: memoryview, sync: bool) -> None:
+    """Writes all of it and closes the descriptor, whatever happens."""
+    try:
+        done = 0
+        while done < len(view):
+            done += await settle(loop, loop._file_write(fd, view[done:], done))
+        if sync:
+            await settle(loop, loop._file_fsync(fd, False))
+    finally:
+        await settle(loop, loop._file_close(fd))
+
+
+async def _write_atomically(loop: Loop, name: bytes, view: memoryview, mode: int | None) -> None:
+    name = await _target(loop, name)
+    folder, base = os.path.split(name)
+    temporary = os.path.join(folder, b"." + base[:200] + b"." + secrets.token_hex(8).encode())
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    fd = await loop._file_open(temporary, flags, 0o666 if mode is None else mode)
+    try:
+        try:
+            if mode is None:
+                await _take_permissions(loop, name, fd)
+        except BaseException:
+            await settle(loop, loop._file_close(fd))
+            raise
+        await _fill(loop, fd, view, sync=True)
+        await settle(loop, loop._file_rename(temporary, name, 0))
+    except BaseException:
+        try:
+            await settle(loop, loop._file_unlink(temporary, False))
+        except FileNotFoundError:
+            pass  # it was renamed before we were cancelled
+        raise
+    await _sync_folder(loop, folder or b".")
+
+
+async def _target(loop: Loop, name: bytes) -> bytes:
+    """What a symbolic link leads to: that is replaced, not the link."""
+    if os.path.islink(name):
+        target: bytes = await loop._file_call(os.path.realpath, name)
+        return target
+    return name
+
+
+async def _take_permissions(loop: Loop, name: bytes, fd: int) -> None:
+    try:
+        before = await loop._file_stat(name)
+    except FileNotFoundError:
+        return
+    await loop._file_call(os.fchmod, fd, before.st_mode & 0o7777)
+
+
+async def _sync_folder(loop: Loop, folder: bytes) -> None:
+    fd = await loop._file_open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, 0)
+    try:
+        await settle(loop, loop._file_fsync(fd, False))
+    except OSError as exc:
+        if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
+            raise
+    finally:
+        await settle(loop, loop._file_close(fd))
+
+
+async def stat(
+    path: StrOrBytesPath | int, *, dir_fd: int | None = None, follow_symlinks: bool = True
+) -> os.stat_result:
+    """os.stat()."""
+    try:
+        result: os.stat_result = await _stat_op(running_loop(), path, dir_fd, follow_symlinks)
+    except OSError as exc:
+        exc.filename = path if isinstance(path, int) else os.fspath(path)
+        raise
+    return result
+
+
+def _stat_op(loop: Loop, path: Any, dir_fd: int | None, follow: bool) -> Any:
+    name = path if isinstance(path, int) else os.fsencode(path)
+    return loop._file_stat(name, -100 if dir_fd is None else dir_fd, follow)
+
+
+async def copy_file(
+    source: StrOrBytesPath, target: StrOrBytesPath, *, follow_symlinks: bool = True
+) -> int:
+    """Copies the content and the permissions, as shutil.copy(); the number of bytes.
+
+    The bytes stay in the kernel (copy_file_range, splice), and file systems that can share blocks
+    do.  follow_symlinks=False copies a symbolic link as a link, and returns 0.
+    """
+    loop = running_loop()
+    if not follow_symlinks and os.path.islink(source):
+        await loop._file_call(_copy_link, source, target)
+        return 0
+    fd_in = await _open_named(loop, source, os.O_RDONLY, 0)
+    try:
+        info = os.fstat(fd_in)
+        fd_out = await _open_named(loop, target, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            return await _copy_content(loop, fd_in, fd_out, info, source, target)
+        finally:
+            await settle(loop, loop._file_close(fd_out))
+    finally:
+        await settle(loop, loop._file_close(fd_in))
+
+
+async def _copy_content(
+    loop: Loop, fd_in: int, fd_out: int, info: os.stat_result, source: Any, target: Any
+) -> int:
+    there = os.fstat(fd_out)
+    if os.path.samestat(info, there):
+        import shutil
+
+        raise shutil.SameFileError(f"{source!r} and {target!r} are the same file")
+    try:
+        if there.st_size:
+            await settle(loop, loop._file_truncate(fd_out, 0))
+        copied = 0
+        while count := await settle(loop, loop._file_call(_copy_piece, fd_in, fd_out)):
+            copied += count
+        await settle(loop, loop._file_call(os.fchmod, fd_out, info.st_mode & 0o7777))
+    except OSError as exc:
+        exc.filename, exc.filename2 = os.fspath(source), os.fspath(target)
+        raise
+    return copied
+
+
+_NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM)
+
+
+def _copy_piece(fd_in: int, fd_out: int) -> int:
+    """Copies from position to position, in a thread; how many bytes, 0 at the end."""
+    try:
+        count = os.copy_file_range(fd_in, fd_out, COPY_BYTES)
+        if count:
+            return count  # 0 is also what files of /proc and /sys answer, whose size is 0
+    except OSError as exc:
+        if exc.errno not in _NOT_HERE:
+            raise
+    try:
+        count = os.sendfile(fd_out, fd_in, None, COPY_BYTES)
+        if count:
+            return count
+    except OSError as exc:
+        if exc.errno not in _NOT_HERE:
+            raise
+    data = os.read(fd_in, 256 * 1024)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd_out, view) :]
+    return len(data)
+
+
+def _copy_link(source: Any, target: Any) -> None:
+    os.symlink(os.readlink(source), target)
+
+
+async def _open_named(loop: Loop, path: Any, flags: int, mode: int) -> int:
+    try:
+        fd: int = await loop._file_open(os.fsencode(path), flags | os.O_CLOEXEC, mode)
+    except OSError as exc:
+        exc.filename = os.fspath(path)
+        raise
+    return fd
+
+
+@overload
+async def stat_many(
+    paths: Iterable[StrOrBytesPath],
+    *,
+    limit: int = WINDOW,
+    follow_symlinks: bool = True,
+    return_exceptions: Literal[False] = False,
+) -> list[os.stat_result]: ...
+@overload
+async def stat_many(
+    paths: Iterable[StrOrBytesPath],
+    *,
+    limit: int = WINDOW,
+    follow_symlinks: bool = True,
+    return_exceptions: bool,
+) -> list[os.stat_result | OSError]: ...
+async def stat_many(
+    paths: Iterable[StrOrBytesPath],
+    *,
+    limit: int = WINDOW,
+    follow_symlinks: bool = True,
+    return_exceptions: bool = False,
+) -> Any:
+    """os.stat() of many paths, at most limit at once; the results in the order of the paths.
+
+    return_exceptions=True puts the OSError of a path into its place in the list; otherwise the
+    first one is raised and no further path is looked at.
+    """
+    ask = running_loop()._file_stat
+    return await _many(
+        paths, limit, return_exceptions, lambda name: ask(name, -100, follow_symlinks)
+    )
+
+
+@overload
+async def read_many(
+    paths: Iterable[StrOrBytesPath],
+    *,
+    limit: int = WINDOW,
+    return_exceptions: Literal[False] = False,
+) -> list[bytes]: ...
+@overload
+async def read_many(
+    paths: Iterable[StrOrBytesPath], *, limit: int = WINDOW, return_exceptions: bool
+) -> list[bytes | OSError]: ...
+async def read_many(
+    paths: Iterable[StrOrBytesPath], *, limit: int = WINDOW, return_exceptions: bool = False
+) -> Any:
+    """The contents of many files, at most limit read at once, in the order of the paths.
+
+    return_exceptions: as stat_many().
+    """
+    return await _many(paths, limit, return_exceptions, running_loop()._file_read_path)
+
+
+async def _many(
+    paths: Iterable[Any], limit: int, keep: bool, start: Callable[[bytes], Any]
+) -> list[Any]:
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, not {limit}")
+    results: list[Any] = []
+    window: deque[tuple[int, Any, asyncio.Future[Any]]] = deque()
+    try:
+        for number, path in enumerate(paths):
+            results.append(None)
+            try:
+                op = start(os.fsencode(path))
+                if not isinstance(op, asyncio.Future):
+                    results[-1] = await op
+            except OSError as exc:
+                results[-1] = _named(exc, path, keep)
+                op = None
+            if isinstance(op, asyncio.Future):
+                window.append((number, path, op))
+                if len(window) >= limit:
+                    await _oldest(window, results, keep)
+            elif not number % FAIR:
+                await asyncio.sleep(0)
+        while window:
+            await _oldest(window, results, keep)
+    finally:
+        for _, _, op in window:
+            op.cancel()
+    return results
+
+
+def _named(exc: OSError, path: Any, keep: bool) -> OSError:
+    exc.filename = os.fspath(path)
+    if not keep:
+        raise exc
+    return exc
+
+
+async def _oldest(
+    window: deque[tuple[int, Any, asyncio.Future[Any]]], results: list[Any], keep: bool
+) -> None:
+    number, path, op = window[0]
+    try:
+        results[number] = await op
+    except OSError as exc:
+        results[number] = _named(exc, path, keep)
+    window.popleft()
