@@ -123,7 +123,9 @@ class File:
         self._busy = False
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._in_flight: set[asyncio.Future[Any]] = set()
-        self._late: asyncio.Future[Any] | None = None  # a write that has lost its caller and keeps the turn
+        self._late: asyncio.Future[Any] | None = (
+            None  # a write that has lost its caller and keeps the turn
+        )
         self._pending: asyncio.Future[Any] | None = None  # a read of a stream, whoever takes it
         self._stash = b""  # of a stream: read, and wanted by nobody yet
         self._fread: Callable[[int, int, int], Op] = loop._file_read
@@ -248,6 +250,11 @@ class File:
     def mode(self) -> str:
         """The mode, as io's objects of this kind name it."""
         return self._mode
+
+    @property
+    def closefd(self) -> bool:
+        """True if close() closes the descriptor."""
+        return self._closefd
 
     @property
     def closed(self) -> bool:

@@ -111,7 +111,7 @@ class BufferedFile(File):
         self._i = i + len(data)
         return data
 
-    async def _read(self, size: int) -> bytes | None:
+    async def _read(self, size: int) -> bytes:
         """As io does it: size bytes, or fewer at the end."""
         if self._out:
             await self._put_out()
@@ -120,7 +120,6 @@ class BufferedFile(File):
             return self._take(size)
         parts = [self._take(have)] if have else []
         missing = size - have
-        blocked = False
         try:
             while missing > 0:
                 data = await self._get(missing if missing >= self._fill else self._fill)
@@ -128,8 +127,6 @@ class BufferedFile(File):
                     break
                 parts.append(data)
                 missing -= len(data)
-        except BlockingIOError:
-            blocked = True
         except BaseException:
             self._buf = b"".join(parts)
             self._i = 0
@@ -140,11 +137,9 @@ class BufferedFile(File):
             self._buf = parts.pop()
             self._i = len(self._buf) + missing
             parts.append(self._buf[: self._i])
-        if blocked and not parts:
-            return None
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _read_all(self) -> bytes | None:
+    async def _read_all(self) -> bytes:
         if self._out:
             await self._put_out()
         want = READ_ALL_FIRST
@@ -156,9 +151,6 @@ class BufferedFile(File):
                 parts.append(data)
                 grow = len(data) == want
                 want = min(max(READ_ALL_FIRST, 2 * want), READ_ALL_MOST) if grow else READ_ALL_FIRST
-        except BlockingIOError:
-            if not parts:
-                return None
         except BaseException:
             self._buf = b"".join(parts)
             self._i = 0
@@ -179,11 +171,7 @@ class BufferedFile(File):
             if end:
                 break
             searched = stop - start
-            try:
-                if not await self._more():
-                    end = len(self._buf)
-                    break
-            except BlockingIOError:
+            if not await self._more():
                 end = len(self._buf)
                 break
         data = self._buf[self._i : end]
@@ -192,11 +180,8 @@ class BufferedFile(File):
 
     # ---- reading ----
 
-    async def read(self, size: int | None = -1, /) -> bytes | None:
-        """size bytes, fewer only at the end; all up to the end if size < 0.
-
-        None where a non-blocking descriptor has nothing.
-        """
+    async def read(self, size: int | None = -1, /) -> bytes:
+        """size bytes, fewer only at the end; all up to the end if size < 0."""
         if self._busy:
             await self._wait_turn()
         elif size is not None and size > 0:
@@ -217,7 +202,7 @@ class BufferedFile(File):
         finally:
             self._pass_turn()
 
-    async def readall(self) -> bytes | None:
+    async def readall(self) -> bytes:
         """Everything up to the end."""
         return await self.read()
 
@@ -229,8 +214,6 @@ class BufferedFile(File):
         try:
             self._check_read()
             return await self._read1(self._size_of_buffer if size < 0 else size)
-        except BlockingIOError:
-            return b""
         finally:
             self._pass_turn()
 
@@ -254,12 +237,10 @@ class BufferedFile(File):
             if self._i >= len(self._buf):
                 await self._more()
             return self._buf[self._i :]
-        except BlockingIOError:
-            return b""
         finally:
             self._pass_turn()
 
-    async def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+    async def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fills a buffer, fewer bytes only at the end; how many."""
         view = view_of(buffer)
         if self._busy:
@@ -271,7 +252,7 @@ class BufferedFile(File):
         finally:
             self._pass_turn()
 
-    async def _read_into(self, view: memoryview) -> int | None:
+    async def _read_into(self, view: memoryview) -> int:
         """Straight into the caller's memory what is larger than the buffer."""
         if self._out:
             await self._put_out()
@@ -294,8 +275,6 @@ class BufferedFile(File):
             if self._positioned:
                 self._buf, self._i, self._pos = before
             raise
-        if rest is None:
-            return done or None
         view[done : done + len(rest)] = rest
         return done + len(rest)
 
@@ -331,7 +310,7 @@ class BufferedFile(File):
         try:
             self._check_read()
             if hint is None or hint <= 0:
-                return _lines(await self._read_all() or b"")
+                return _lines(await self._read_all())
             lines: list[bytes] = []
             total = 0
             while total <= hint and (line := await self._line(-1)):
@@ -405,7 +384,7 @@ class BufferedFile(File):
             await self.write(line)
 
     async def flush(self) -> None:
-        """Writes what is buffered.  What cannot be written stays buffered, and the error says why."""
+        """Writes what is buffered; what cannot be written stays there, and the error says why."""
         if not self._busy and not self._out:
             self._check_open()
             return

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import codecs
 import errno
-import io
 import os
 import secrets
 from collections import deque
@@ -27,6 +26,7 @@ __all__ = ["copy_file", "read_file", "read_many", "stat", "stat_many", "write_fi
 _T = TypeVar("_T")
 
 WINDOW = 64  # operations in flight, where the caller does not say
+FIRST_READ = 16 * 1024
 FAIR = 64  # answers from the cache in a row; then others have their turn
 COPY_BYTES = 8 * 1024 * 1024  # at a time, so that a cancelled copy ends soon
 
@@ -52,14 +52,10 @@ async def read_path(loop: Loop, name: bytes) -> bytes:
     fd = await loop._file_open(name, os.O_RDONLY | os.O_CLOEXEC, 0)
     try:
         want = max(os.fstat(fd).st_size + 1, FIRST_READ)
-        data = await loop._file_read(fd, want, -1)
-        if len(data) < want and data:
-            return data if not await loop._file_read(fd, 1, -1) else data
-        parts = [data]
-        while data:
-            data = await loop._file_read(fd, want, -1)
+        parts = []
+        while data := await loop._file_read(fd, want, -1):
             parts.append(data)
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
     finally:
         await settle(loop, loop._file_close(fd))
 
@@ -323,7 +319,10 @@ async def read_many(
 
     return_exceptions: as stat_many().
     """
-    return await _many(paths, limit, return_exceptions, running_loop()._file_read_path)
+    loop = running_loop()
+    return await _many(
+        paths, limit, return_exceptions, lambda name: loop.create_task(read_path(loop, name))
+    )
 
 
 async def _many(

@@ -40,12 +40,11 @@ class Opening(Generic[_F]):
     __slots__ = ("_make", "_file")
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        self._make = make
+        self._make: Callable[[], Coroutine[Any, Any, _F]] = make
         self._file: _F | None = None
 
     def __await__(self) -> Generator[Any, Any, _F]:
-        file: _F = yield from self._make().__await__()
-        return file
+        return self._make().__await__()
 
     async def __aenter__(self) -> _F:
         self._file = file = await self._make()
@@ -110,8 +109,8 @@ class _Request:
                 stacklevel=4,
             )
             return -1
-        if buffering < -1:
-            raise ValueError("invalid buffering size")
+        if buffering < 0:
+            return -1
         if buffering == 0 and not self.binary:
             raise ValueError("can't have unbuffered text I/O")
         return buffering
@@ -268,7 +267,7 @@ def open(
     direct: Literal[True],
 ) -> Opening[DirectFile]: ...
 @overload
-def open(
+def open(  # type: ignore[overload-overlap]  # Literal[0] is an int; the first one is taken
     file: FileDescriptorOrPath,
     mode: OpenBinaryMode,
     buffering: Literal[0],
@@ -320,9 +319,7 @@ def open(
     direct=True (a binary mode, buffering=0) opens with O_DIRECT, past the page cache.
     Raises RuntimeError where the running loop is not gyre's.
     """
-    request = _Request(
-        file, mode, buffering, encoding, errors, newline, closefd, opener, direct
-    )
+    request = _Request(file, mode, buffering, encoding, errors, newline, closefd, opener, direct)
     return Opening(request.make)
 
 

@@ -36,10 +36,10 @@ class RawFile(File):
 
     __slots__ = ()
 
-    async def read(self, size: int | None = -1, /) -> bytes | None:
+    async def read(self, size: int | None = -1, /) -> bytes:
         """At most size bytes in one operation, all up to the end if size < 0.
 
-        b"" at the end; None where a non-blocking descriptor has nothing.
+        b"" at the end.  A non-blocking descriptor is waited for like any other.
         """
         if size is None or size < 0:
             return await self.readall()
@@ -50,8 +50,6 @@ class RawFile(File):
             if self._fd < 0 or not self._readable:
                 self._refuse(False)
             return await self._read_once(size)
-        except BlockingIOError:
-            return None
         finally:
             self._pass_turn()
 
@@ -62,7 +60,7 @@ class RawFile(File):
         self._pos += len(data)
         return data
 
-    async def readall(self) -> bytes | None:
+    async def readall(self) -> bytes:
         """Everything up to the end."""
         if self._busy:
             await self._wait_turn()
@@ -81,9 +79,6 @@ class RawFile(File):
                     want = min(max(READ_ALL_FIRST, 2 * want), READ_ALL_MOST)
                 elif self._positioned:
                     want = READ_ALL_FIRST
-        except BlockingIOError:
-            if not parts:
-                return None
         except BaseException:
             self._pos = before
             if not self._positioned:
@@ -93,7 +88,7 @@ class RawFile(File):
             self._pass_turn()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+    async def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fills a buffer in one operation; the number of bytes, 0 at the end."""
         if self._busy:
             await self._wait_turn()
@@ -109,13 +104,11 @@ class RawFile(File):
             data = await self._stream_read(len(view))
             view[: len(data)] = data
             return len(data)
-        except BlockingIOError:
-            return None
         finally:
             self._pass_turn()
 
     async def readline(self, size: int | None = -1, /) -> bytes:
-        """One line with its end, at most size bytes of it.  Byte by byte: buffered files are fast."""
+        """One line with its end, at most size bytes of it.  Byte by byte, so slow."""
         line = bytearray()
         limit = -1 if size is None else size
         while limit < 0 or len(line) < limit:
@@ -137,11 +130,8 @@ class RawFile(File):
                 break
         return lines
 
-    async def write(self, data: ReadableBuffer, /) -> int | None:
-        """Writes in one operation; how many bytes were written, which may be fewer.
-
-        None where a non-blocking descriptor takes nothing.
-        """
+    async def write(self, data: ReadableBuffer, /) -> int:
+        """Writes in one operation; how many bytes were written, which may be fewer."""
         turn = self._positioned  # a terminal can be written to while a read waits
         if turn:
             if self._busy:
@@ -151,8 +141,6 @@ class RawFile(File):
             if self._fd < 0 or not self._writable:
                 self._refuse(True)
             return await self._write_once(data)
-        except BlockingIOError:
-            return None
         finally:
             if turn:
                 self._pass_turn()
@@ -165,10 +153,7 @@ class RawFile(File):
             if not self._writable:
                 self._refuse(True)
             while view:
-                count = await self.write(view)
-                if count is None:
-                    raise BlockingIOError(11, os.strerror(11), 0)
-                view = view[count:]
+                view = view[await self.write(view) :]
 
     async def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Moves the position; the new one."""
@@ -275,14 +260,14 @@ class DirectFile(RawFile):
         self._pos += len(data)
         return data
 
-    async def readall(self) -> bytes | None:
+    async def readall(self) -> bytes:
         """Everything up to the end."""
         parts = []
         while data := await self.read(max(self._block, 1024 * 1024)):
             parts.append(data)
         return b"".join(parts)
 
-    async def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+    async def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fills a buffer of gyre.aligned_buffer(); the number of bytes, 0 at the end."""
         self._check_blocks("lengths", len(view_of(buffer)))
         self._check_blocks("offsets", self._pos)

@@ -51,9 +51,7 @@ class Cookie(NamedTuple):
     def unpack(cls, number: int) -> Cookie:
         mask = (1 << 64) - 1
         high = number >> 192
-        return cls(
-            number & mask, high >> 1, number >> 64 & mask, number >> 128 & mask, high & 1
-        )
+        return cls(number & mask, high >> 1, number >> 64 & mask, number >> 128 & mask, high & 1)
 
 
 def default_encoding() -> str:
@@ -214,7 +212,7 @@ class TextFile:
 
     async def _read_all(self) -> str:
         data = await self._buffer._read_all()
-        rest: str = self._text[self._at :] + self._decoder.decode(data or b"", True)
+        rest: str = self._text[self._at :] + self._decoder.decode(data, True)
         self._forget()
         return rest
 
@@ -364,7 +362,7 @@ class TextFile:
             await self.write(line)
 
     async def flush(self) -> None:
-        """Writes what is buffered.  What cannot be written stays buffered, and the error says why."""
+        """Writes what is buffered; what cannot be written stays there, and the error says why."""
         await self._buffer.flush()
 
     # ---- the position ----
@@ -469,10 +467,10 @@ class TextFile:
         if self._decoder is not None:
             await self._restore(where)
         if self._encoder is not None:
-            if cookie:
+            if where.start or where.skip:
                 self._encoder.setstate(0)
             else:
-                self._encoder.reset()
+                self._encoder.reset()  # a byte order mark belongs here
         return cookie
 
     async def _restore(self, where: Cookie) -> None:
@@ -485,7 +483,7 @@ class TextFile:
                 raise OSError("can't restore logical file position")
             self._before, self._fed = (b"", where.flags), b""
             return
-        data = await self._buffer._read(where.feed) or b""
+        data = await self._buffer._read(where.feed)
         text = self._decoder.decode(data, bool(where.final))
         if len(text) < where.skip:
             raise OSError("can't restore logical file position")

@@ -1,8 +1,8 @@
 """gyre.Path: pathlib's paths, with awaitable methods for everything that asks the disk.
 
-A gyre.Path is a PurePosixPath: joining, splitting, comparing and matching are pathlib's own code and
-work without a loop.  Where the kernel has an operation for the ring the method uses it; the rest
-(resolving, globbing, owners) is pathlib's code in a thread of gyre's pool.
+A gyre.Path is a PurePosixPath: joining, splitting, comparing and matching are pathlib's own code
+and work without a loop.  Where the kernel has an operation for the ring the method uses it; the
+rest (resolving, globbing, owners) is pathlib's code in a thread of gyre's pool.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Path(pathlib.PurePosixPath):
         newline: str | None = None,
     ) -> Opening[TextFile]: ...
     @overload
-    def open(
+    def open(  # type: ignore[overload-overlap]  # Literal[0] is an int; the first one is taken
         self,
         mode: OpenBinaryMode,
         buffering: Literal[0],
@@ -343,9 +343,7 @@ class Path(pathlib.PurePosixPath):
 
     # ---- changes ----
 
-    async def mkdir(
-        self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False
-    ) -> None:
+    async def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Makes a directory."""
         loop = running_loop()
         try:
@@ -386,9 +384,7 @@ class Path(pathlib.PurePosixPath):
         """Gives it another name, replacing a file that has it; the new path."""
         loop = running_loop()
         try:
-            await settle(
-                loop, loop._file_rename(os.fsencode(self), os.fsencode(target), 0)
-            )
+            await settle(loop, loop._file_rename(os.fsencode(self), os.fsencode(target), 0))
         except OSError as exc:
             _name_error(exc, str(self), os.fspath(target))
             raise
@@ -402,9 +398,7 @@ class Path(pathlib.PurePosixPath):
         """Makes this path a symbolic link to target."""
         loop = running_loop()
         try:
-            await settle(
-                loop, loop._file_symlink(os.fsencode(target), os.fsencode(self))
-            )
+            await settle(loop, loop._file_symlink(os.fsencode(target), os.fsencode(self)))
         except OSError as exc:
             _name_error(exc, os.fspath(target), str(self))
             raise
