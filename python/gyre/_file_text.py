@@ -474,14 +474,15 @@ class TextFile:
         return cookie
 
     async def _restore(self, where: Cookie) -> None:
-        if not (where.flags or where.feed or where.skip):
+        if where == (0, 0, 0, 0, 0):
             self._decoder.reset()
             return
         self._decoder.setstate((b"", where.flags))
         if not (where.feed or where.final):
             if where.skip:
                 raise OSError("can't restore logical file position")
-            self._before, self._fed = (b"", where.flags), b""
+            if where.flags:
+                self._before, self._fed = (b"", where.flags), b""
             return
         data = await self._buffer._read(where.feed)
         text = self._decoder.decode(data, bool(where.final))

@@ -258,7 +258,7 @@ def test_bytes_that_are_no_text(run, paths, data, encoding, errors, newline, chu
     paths[0].write_bytes(data)
 
     async def compare():
-        with open(paths[0], -1, encoding, errors, newline) as theirs:
+        with open(paths[0], encoding=encoding, errors=errors, newline=newline) as theirs:
             theirs._CHUNK_SIZE = chunk
             async with gyre.open(paths[0], "r", -1, encoding, errors, newline) as ours:
                 ours._chunk = chunk
