@@ -18,10 +18,29 @@ import threading
 import time
 import traceback
 
+import hypothesis
 import pytest
 import tcp_tools
 
 LOOPS = ("asyncio", "gyre")
+
+# The same few examples in every run; --hypothesis-profile=deep: many, and others each time.
+hypothesis.settings.register_profile(
+    "daily",
+    deadline=None,
+    database=None,
+    derandomize=True,
+    max_examples=100,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.register_profile(
+    "deep",
+    hypothesis.settings.get_profile("daily"),
+    derandomize=False,
+    max_examples=1000,
+    print_blob=True,
+)
+hypothesis.settings.load_profile("daily")
 
 
 def pytest_addoption(parser):
