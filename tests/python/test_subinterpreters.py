@@ -222,5 +222,4 @@ def test_a_pool_of_interpreters(loop):
             calls = [loop.run_in_executor(pool, exec, GUEST, {}) for _ in range(4)]
             assert [await call for call in calls] == [None] * 4
 
-
     loop.run_until_complete(main())
