@@ -120,8 +120,7 @@ class World:
         self.condition = asyncio.Condition()
         self.signal = asyncio.Event()
         self.queue = asyncio.Queue(2)
-        if sys.version_info >= (3, 11):
-            self.barrier = asyncio.Barrier(2)
+        self.barrier = asyncio.Barrier(2)
         loop.time = lambda: float(self.now)
         loop.set_exception_handler(self.on_exception)
 
@@ -351,7 +350,7 @@ async def play(world, bodies):
         world.now += 1
         await asyncio.sleep(0)
     world.note("over")
-    for round in range(10):  # a program may swallow a cancellation
+    for _attempt in range(10):  # a program may swallow a cancellation
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         if not rest:
             break

@@ -14,8 +14,8 @@ pytestmark = [
     pytest.mark.skipif(sys.version_info < (3, 12), reason="_asyncio itself has C globals in 3.11"),
 ]
 
-# Two interpreters of 3.12.1 that do nothing but `import asyncio` at the same time leave the process a
-# broken heap: glibc aborts it when the main interpreter ends or works on.
+# Two interpreters of 3.12.1 that do nothing but `import asyncio` at the same time leave the process
+# with a broken heap: glibc aborts it when the main interpreter ends or works on.
 HEAP_OF_3_12 = "3.12 breaks the heap when two interpreters import asyncio at once"
 
 # What an interpreter does; the loops of two interpreters share the process and nothing else.
