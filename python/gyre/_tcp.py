@@ -298,7 +298,9 @@ class TCPMixin:
     async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
         """Send data as one datagram to address; the number of bytes."""
         self._check_sock(sock)
-        op = self._sock_sendto(sock, data, address)
+        # What only looks like a socket (a wrapper, a mock) has a sendto() of its own, which counts.
+        real = issubclass(type(sock), socket.socket)
+        op = self._sock_sendto(sock, data, address) if real else NotImplemented
         if op is NotImplemented:
             return await self._try_when_ready(sock, POLLOUT, sock.sendto, data, address)  # type: ignore[no-any-return]
         if type(op) is not _SockOp:
