@@ -7,6 +7,7 @@ first in the bases, replace what runs per packet (src/binding/ssl.h).
 
 from __future__ import annotations
 
+import os
 from asyncio import StreamReaderProtocol, sslproto
 from typing import Any
 
@@ -15,6 +16,8 @@ from . import _gyre
 try:
     import _ssl
     import ssl
+
+    _SSL_FILE = os.fsencode(_ssl.__file__) if hasattr(_ssl, "__file__") else None
 except ImportError:  # a Python without TLS: asyncio says so when it is asked for
     ssl = None  # type: ignore[assignment]
 
@@ -45,7 +48,7 @@ class SSLProtocol(_gyre.SSLCore, _asyncio.SSLProtocol):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if implementation == "native":
-            self._watch(getattr(_ssl, "__file__", None), _ssl.OPENSSL_VERSION)
+            self._watch(_SSL_FILE, _ssl.OPENSSL_VERSION)
         super().__init__(*args, **kwargs)
         self.max_size = _asyncio.SSLProtocol.max_size
         self._ssl_buffer = _NO_BUFFER

@@ -85,7 +85,7 @@ gpy_ssl_feed(struct gpy_ssl *self, struct gpy_transport *base, const char *data,
     int rc = -1;
     Py_INCREF(self); /* set_protocol() inside may drop the transport's reference */
     if (GY_LIKELY(gpy_protocol_enter(base->loop, base->context, &frame) == 0)) {
-        self->feeding = true;
+        self->feeding = self->phase == GPY_SSL_WRAPPED;
         rc = GY_LIKELY(self->phase == GPY_SSL_WRAPPED) ? gpy_ssl_read(self, data, len)
                                                        : feed_otherwise(self, data, len);
         self->feeding = false;
@@ -125,7 +125,6 @@ set_phase(struct gpy_ssl *self, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
-/* From now on OpenSSL is asyncio's business alone. */
 static void
 let_go(struct gpy_ssl *self)
 {
@@ -133,14 +132,15 @@ let_go(struct gpy_ssl *self)
     Py_CLEAR(self->ssl_socket);
 }
 
-/* The SSL* that was made since _watch(), if it is this object's. */
+/* Takes the SSL* that was made since _watch(), if it is this object's.  Once: a transport may have
+ * noted since that it need not ask Python. */
 static int
 set_ssl_object(struct gpy_ssl *self, PyObject *value, void *Py_UNUSED(closure))
 {
-    let_go(self);
     Py_XSETREF(self->ssl_object, Py_XNewRef(value));
-    if (value == NULL || self->lib == NULL || (PyObject *)Py_TYPE(value) != self->state->ssl_object)
+    if (value == NULL || !self->watching || (PyObject *)Py_TYPE(value) != self->state->ssl_object)
         return 0;
+    self->watching = false;
     PyObject *socket = PyObject_GetAttr(value, self->state->str__sslobj);
     if (socket == NULL)
         return -1;
@@ -192,15 +192,18 @@ static PyMemberDef ssl_members[] = {
 /* ---- methods ------------------------------------------------------------------------------------
  */
 
-/* _watch(file of _ssl, its OPENSSL_VERSION): the next _sslobj may be called directly. */
+/* _watch(bytes of the file of _ssl or None, its OPENSSL_VERSION): the next _sslobj may be called
+ * directly. */
 static PyObject *
 ssl_watch(struct gpy_ssl *self, PyObject *args)
 {
-    const char *file, *version;
-    if (!PyArg_ParseTuple(args, "zs:_watch", &file, &version))
+    PyObject *file;
+    const char *version;
+    if (!PyArg_ParseTuple(args, "Os:_watch", &file, &version))
         return NULL;
-    self->lib = gpy_openssl_find(file, version);
-    if (self->lib != NULL)
+    self->lib = gpy_openssl_find(PyBytes_Check(file) ? PyBytes_AS_STRING(file) : NULL, version);
+    self->watching = self->lib != NULL && self->ssl == NULL;
+    if (self->watching)
         gpy_openssl_watch();
     Py_RETURN_NONE;
 }

@@ -63,7 +63,8 @@ struct gpy_ssl {
     char app_writing_paused;
     char ssl_reading_paused;
     char ssl_writing_paused;
-    bool feeding; /* inside gpy_ssl_feed: small records wait for its end */
+    bool watching; /* since _watch() until the next _sslobj                       */
+    bool feeding;  /* inside gpy_ssl_feed: small records wait for its end */
 };
 
 /* The protocol if gpy_ssl_feed() may be called for it, else NULL. */

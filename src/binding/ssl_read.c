@@ -211,6 +211,10 @@ application_buffer(struct gpy_ssl *self, size_t hint_bytes, Py_buffer *view)
     PyObject *get_buffer = Py_NewRef(self->app_get_buffer ? self->app_get_buffer : Py_None);
     PyObject *buffer = hint ? PyObject_CallOneArg(get_buffer, hint) : NULL;
     int rc = buffer ? PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE) : -1;
+    if (GY_UNLIKELY(rc < 0 && buffer != NULL)) /* in the words of _ssl's read() */
+        PyErr_Format(PyExc_TypeError,
+                     "read() argument 2 must be read-write bytes-like object, not %.50s",
+                     Py_TYPE(buffer)->tp_name);
     Py_XDECREF(hint);
     Py_DECREF(get_buffer);
     Py_XDECREF(buffer); /* the view holds it */

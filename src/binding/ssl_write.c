@@ -31,7 +31,7 @@ stream_below(struct gpy_ssl *self)
 
 /* One write to a stream transport of ours. */
 static int
-send_step(struct gpy_ssl *self, struct gpy_stream_transport *stream)
+send_step(struct gpy_ssl *self, struct gpy_stream_transport *stream, bool first)
 {
     struct gpy_loop *loop = stream->base.loop;
     if (loop->ssl_scratch == NULL) {
@@ -42,9 +42,9 @@ send_step(struct gpy_ssl *self, struct gpy_stream_transport *stream)
         }
     }
     int len = self->lib->BIO_read(self->wbio, loop->ssl_scratch, GPY_SSL_SCRATCH_BYTES);
-    return len <= 0
-               ? 0
-               : gpy_stream_transport_send(stream, loop->ssl_scratch, (size_t)len, !self->feeding);
+    if (len <= 0 || (!first && stream->base.conn_lost))
+        return 0;
+    return gpy_stream_transport_send(stream, loop->ssl_scratch, (size_t)len, !self->feeding);
 }
 
 /* A transport that is not ours, or TLS in TLS. */
@@ -63,16 +63,19 @@ write_otherwise(struct gpy_ssl *self, size_t len)
     return result ? 0 : -1;
 }
 
-/* Everything that is in wbio. */
+/* Everything that is in wbio.  To the transport it is one write: when that fails half-way, the rest
+ * is no further write to a lost connection. */
 static int
 send_all(struct gpy_ssl *self)
 {
     size_t len;
     int rc = 0;
+    bool first = true;
     while (rc == 0 && (len = self->lib->BIO_ctrl_pending(self->wbio)) != 0) {
         struct gpy_stream_transport *stream = stream_below(self);
-        rc = stream != NULL ? send_step(self, stream)
+        rc = stream != NULL ? send_step(self, stream, first)
                             : write_otherwise(self, len < (size_t)INT_MAX ? len : (size_t)INT_MAX);
+        first = false;
     }
     return rc;
 }

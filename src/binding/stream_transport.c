@@ -91,6 +91,10 @@ gpy_stream_transport_lose(struct gpy_stream_transport *self, PyObject *exc)
     struct gpy_transport *base = &self->base;
     if (base->conn_lost)
         return 0;
+    /* What is only held back asyncio would have sent in write(); an error of it does not matter. */
+    if (!self->stream_ended && gy_stream_queued(&self->stream) != 0 &&
+        gy_op_is_idle(&self->stream.send_op))
+        gy_stream_flush(&self->stream);
     base->closing = true;
     base->conn_lost = 1;
     if (!self->stream_ended) {

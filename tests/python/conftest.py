@@ -12,7 +12,9 @@ import asyncio
 import gc
 import logging
 import os
+import pathlib
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -23,6 +25,9 @@ import pytest
 import tcp_tools
 
 LOOPS = ("asyncio", "gyre")
+# gyre's own code that calls OpenSSL itself, the same where it cannot, asyncio's classes.
+TLS_CODES = {"asyncio": ("asyncio",), "gyre": ("native", "calls", "asyncio")}
+CERTS = pathlib.Path(__file__).parent / "certs"
 
 # The same few examples in every run; --hypothesis-profile=deep: many, and others each time.
 hypothesis.settings.register_profile(
@@ -57,7 +62,11 @@ def pytest_generate_tests(metafunc):
         marker = metafunc.definition.get_closest_marker("only")
         if marker is not None:
             wanted = [kind for kind in wanted if kind in marker.args]
-        metafunc.parametrize("kind", wanted)
+        if "tls_code" in metafunc.fixturenames:
+            pairs = [(kind, code) for kind in wanted for code in TLS_CODES[kind]]
+            metafunc.parametrize("kind, tls_code", pairs, indirect=["tls_code"])
+        else:
+            metafunc.parametrize("kind", wanted)
 
 
 def pytest_configure(config):
@@ -279,3 +288,23 @@ def connect(loop, peer):
         return transport, protocol, theirs
 
     return make
+
+
+@pytest.fixture
+def tls_code(request, kind, monkeypatch):
+    """Which of TLS_CODES a test of TLS runs on."""
+    if kind == "gyre":
+        monkeypatch.setattr("gyre._tls.implementation", request.param)
+    return request.param
+
+
+@pytest.fixture
+def server_context():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTS / "localhost.crt", CERTS / "localhost.key")
+    return context
+
+
+@pytest.fixture
+def client_context():
+    return ssl.create_default_context(cafile=str(CERTS / "localhost.crt"))

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import pathlib
 import socket
 import ssl
 import weakref
@@ -18,7 +17,7 @@ import weakref
 import pytest
 
 LIMIT = 20.0
-CERTS = pathlib.Path(__file__).parent / "certs"
+pytestmark = pytest.mark.usefixtures("tls_code")
 
 
 def drive(loop, coro):
@@ -27,28 +26,6 @@ def drive(loop, coro):
             return await coro
 
     return loop.run_until_complete(limited())
-
-
-@pytest.fixture(autouse=True, params=("native", "calls", "asyncio"))
-def tls_code(request, kind, monkeypatch):
-    """gyre's code that calls OpenSSL itself, the same where it cannot, asyncio's classes."""
-    if kind == "gyre":
-        monkeypatch.setattr("gyre._tls.implementation", request.param)
-    elif request.param != "asyncio":
-        pytest.skip("asyncio has one way")
-    return request.param
-
-
-@pytest.fixture
-def server_context():
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTS / "localhost.crt", CERTS / "localhost.key")
-    return context
-
-
-@pytest.fixture
-def client_context():
-    return ssl.create_default_context(cafile=str(CERTS / "localhost.crt"))
 
 
 async def echo(reader, writer):

@@ -433,3 +433,21 @@ def test_one_descriptor_has_one_transport(loop, connect):
         await closed(transport, protocol)
 
     drive(loop, main())
+
+
+def test_what_was_written_before_an_abort_leaves(loop, connect):
+    """Both in one callback: asyncio's write() sends at once, so abort() comes too late for it."""
+
+    async def main():
+        transport, protocol, theirs = await connect()
+
+        def reply(data):
+            transport.write(b"bye")
+            transport.abort()
+
+        protocol.data_received = reply
+        theirs.sendall(b"?")
+        await protocol.lost
+        assert theirs.recv(10) == b"bye"
+
+    drive(loop, main())
