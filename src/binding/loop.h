@@ -39,10 +39,11 @@ struct gpy_loop {
     struct gy_pollset readers; /* add_reader/add_writer                                     */
     struct gpy_reader *reader_table; /* indexed by descriptor                                     */
     uint32_t reader_capacity;
-    struct gy_poll signal_poll;   /* the read end of the signal socketpair                     */
-    int signal_fds[2];            /* -1 until the main thread first blocks in a run            */
-    PyObject *previous_wakeup_fd; /* of signal.set_wakeup_fd while ours is set, else NULL      */
-    struct gy_list members;       /* struct gpy_loop_member: open transports and listeners     */
+    struct gy_poll signal_poll;      /* the read end of the signal socketpair                     */
+    int signal_fds[2];               /* -1 until the main thread first blocks in a run            */
+    PyObject *previous_wakeup_fd;    /* of signal.set_wakeup_fd while ours is set, else NULL      */
+    struct gpy_current_task current; /* task.h: what asyncio's books say of this loop */
+    struct gy_list members;          /* struct gpy_loop_member: open transports and listeners     */
     struct gpy_transport **transport_table; /* indexed by descriptor; transport.c */
     uint32_t transport_capacity;
     char *ssl_scratch;    /* ciphertext on its way out (ssl_write.c), or NULL */

@@ -71,10 +71,12 @@ run_foreign_handle(struct gpy_loop *self, PyObject *handle)
 static int
 run_task_entry(struct gpy_loop *self, enum gpy_ready_tag tag, PyObject *task, PyObject *arg)
 {
-    int rc = tag == GPY_READY_TASK_STEP ? gpy_task_run_step(self->state, task, arg)
-                                        : gpy_task_run_wakeup(self->state, task, arg);
+    int rc = tag == GPY_READY_TASK_STEP
+                 ? gpy_task_run_step(self->state, &self->current, task, arg)
+                 : gpy_task_run_wakeup(self->state, &self->current, task, arg);
     if (GY_LIKELY(rc == 0))
         return 0;
+    gpy_task_settle(self->state, &self->current);
     if (gpy_loop_keep_raised(self))
         return -1;
     gpy_loop_report(self, "Exception in task step", "task", task, NULL);
@@ -93,9 +95,11 @@ run_entry(struct gpy_loop *self, struct gpy_ready_entry *entry)
         rc = run_task_entry(self, tag, owner, entry->a);
         break;
     case GPY_READY_CALLBACK:
+        gpy_task_settle(self->state, &self->current);
         rc = run_callback(self, entry);
         break;
     case GPY_READY_HANDLE:
+        gpy_task_settle(self->state, &self->current);
         if (GY_LIKELY(gpy_handle_check(self->state, owner)))
             rc = gpy_handle_run((struct gpy_handle *)owner);
         else
@@ -128,6 +132,7 @@ run_queue(struct gpy_loop *self, struct gpy_ready *queue, size_t count)
             PyObject *owner = gpy_ready_entry_owner(&entry);
             int64_t started_ns = gpy_loop_watch_begin(self, owner);
             rc = run_entry(self, &entry);
+            gpy_task_settle(self->state, &self->current);
             gpy_loop_watch_end(self, owner, started_ns);
         } else {
             rc = run_entry(self, &entry);
@@ -149,6 +154,8 @@ collect_due(struct gpy_loop *self)
 {
     if (self->core.timers.count == 0)
         return 0;
+    if (GY_UNLIKELY(self->time_overridden))
+        gpy_task_settle(self->state, &self->current);
     int64_t now_ns = gpy_loop_clock_ns(self);
     if (now_ns == -1 && PyErr_Occurred())
         return -1;
@@ -193,6 +200,7 @@ static int
 turn_wait(struct gpy_loop *self)
 {
     int64_t deadline_ns;
+    gpy_task_settle(self->state, &self->current); /* here other threads may run */
     if (wait_deadline(self, &deadline_ns) < 0 || gpy_loop_signals_arm(self) < 0)
         return -1;
     if (self->ready.count != 0) /* a Python signal handler or loop.time() scheduled something */
@@ -242,6 +250,13 @@ turn(struct gpy_loop *self)
     return self->due.count ? run_queue(self, &self->due, self->due.count) : 0;
 }
 
+static void
+before_upcalls(struct gy_loop *core)
+{
+    struct gpy_loop *self = container_of(core, struct gpy_loop, core);
+    gpy_task_settle(self->state, &self->current);
+}
+
 static int
 run_begin(struct gpy_loop *self)
 {
@@ -258,6 +273,8 @@ run_begin(struct gpy_loop *self)
     }
     self->in_run = true;
     self->busy = true;
+    self->current.loop = (PyObject *)self;
+    self->core.before_upcalls = before_upcalls;
     return 0;
 }
 
@@ -267,6 +284,7 @@ run_end(struct gpy_loop *self)
 {
     self->in_run = false;
     self->busy = false;
+    gpy_task_settle(self->state, &self->current);
     /* Due timers that an exception kept from running go first at the next run. */
     if (self->due.count != 0) {
         PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;

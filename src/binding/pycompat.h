@@ -9,6 +9,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #if PY_VERSION_HEX >= 0x030C0000
 #define GPY_HAS_EAGER_TASKS 1        /* Task(eager_start=True), _swap_current_task()           */
@@ -104,6 +105,18 @@ gpy_exc_chain(PyObject *earlier)
         PyException_SetContext(later, earlier);
     gpy_exc_give(later);
 }
+
+#if PY_VERSION_HEX < 0x030E0000
+/* A number that changes with every change of the dict, here or in another thread. */
+static inline uint64_t
+gpy_dict_version(PyObject *dict)
+{
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* says 3.12, gone in 3.14 */
+    return ((PyDictObject *)(void *)dict)->ma_version_tag;
+#pragma GCC diagnostic pop
+}
+#endif
 
 static inline bool
 gpy_is_finalizing(void)

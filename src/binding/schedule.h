@@ -11,6 +11,15 @@
 
 struct gpy_loop;
 
+/* A task's step that is over may stay on asyncio's books as the current one until other code could
+ * look: the next step then only has to replace it, or do nothing if it is the same task's.  In
+ * struct gpy_loop, for the steps that its turn runs.  Used before 3.14 (task_registry.c). */
+struct gpy_current_task {
+    PyObject *loop;   /* the key in the books; borrowed, set for the run                      */
+    PyObject *task;   /* borrowed: the books hold it while `version` is theirs; NULL: none    */
+    uint64_t version; /* of the books when we wrote                                           */
+};
+
 /* The LoopCore behind `loop` if callbacks may go straight to its ready queue just now: it is ours,
  * open, neither its type nor the instance overrides call_soon/call_at/create_task, and debug is
  * off. Otherwise NULL (no exception set).  Borrowed.  Never fails, never runs Python code. Valid

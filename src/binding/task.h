@@ -75,8 +75,20 @@ PyObject *gpy_task_new(struct gpy_state *module, PyObject *loop, PyObject *coro,
 /* Run a GPY_READY_TASK_STEP or GPY_READY_TASK_WAKE entry, in the task's context and as the current
  * task.  0; or -1 with an exception that the loop treats as one that left a Handle's callback:
  * KeyboardInterrupt and SystemExit end the run, others go to the exception handler. */
-int gpy_task_run_step(struct gpy_state *module, PyObject *task, PyObject *exc_or_null);
-int gpy_task_run_wakeup(struct gpy_state *module, PyObject *task, PyObject *future);
+int gpy_task_run_step(struct gpy_state *module, struct gpy_current_task *current, PyObject *task,
+                      PyObject *exc_or_null);
+int gpy_task_run_wakeup(struct gpy_state *module, struct gpy_current_task *current, PyObject *task,
+                        PyObject *future);
+
+/* Before any code but the two above runs: no task is the loop's current one any more.  Keeps the
+ * exception that is set. */
+void gpy_task_settle_slowly(struct gpy_state *module, struct gpy_current_task *current);
+static inline void
+gpy_task_settle(struct gpy_state *module, struct gpy_current_task *current)
+{
+    if (current->task != NULL)
+        gpy_task_settle_slowly(module, current);
+}
 
 /* ---- shared by the files of Future and Task -------------------------------------------------- */
 

@@ -128,6 +128,23 @@ gpy_registry_leave(struct gpy_task *task, PyObject *loop)
     return 0;
 }
 
+int
+gpy_registry_enter_next(struct gpy_task *task, PyObject *loop, struct gpy_current_task *current)
+{
+    return gpy_registry_enter(task, loop); /* two words: nothing to put off */
+}
+
+int
+gpy_registry_leave_next(struct gpy_task *task, PyObject *loop, struct gpy_current_task *current)
+{
+    return gpy_registry_leave(task, loop);
+}
+
+void
+gpy_task_settle_slowly(struct gpy_state *module, struct gpy_current_task *current)
+{
+}
+
 /* Is there room for a single waiter in the future's own field?  Only of our exact types is it known
  * that they have one. */
 static bool
@@ -284,6 +301,55 @@ gpy_registry_leave(struct gpy_task *task, PyObject *loop)
     if (PyDict_GetItemWithError(tasks, loop) != gpy_task_object(task))
         return PyErr_Occurred() ? -1 : leave_by_call(task, loop);
     return PyDict_DelItem(tasks, loop);
+}
+
+int
+gpy_registry_enter_next(struct gpy_task *task, PyObject *loop, struct gpy_current_task *current)
+{
+    PyObject *tasks = task->fut.module->current_tasks;
+    PyObject *self = gpy_task_object(task);
+    if (current->task == NULL || current->version != gpy_dict_version(tasks)) {
+        gpy_task_settle(task->fut.module, current);
+        if (gpy_registry_enter(task, loop) < 0)
+            return -1;
+    } else if (current->task != self) {
+        if (PyDict_SetItem(tasks, loop, self) < 0)
+            return -1;
+    }
+    current->task = self;
+    current->version = gpy_dict_version(tasks);
+    return 0;
+}
+
+/* A task that is done leaves at once: it dies with its last reference, not when the next one is
+ * stepped. */
+int
+gpy_registry_leave_next(struct gpy_task *task, PyObject *loop, struct gpy_current_task *current)
+{
+    PyObject *tasks = task->fut.module->current_tasks;
+    if (current->task == gpy_task_object(task) && current->version == gpy_dict_version(tasks)) {
+        if (task->fut.state == GPY_FUT_PENDING)
+            return 0;
+        current->task = NULL;
+        return PyDict_DelItem(tasks, loop);
+    }
+    current->task = NULL;
+    return gpy_registry_leave(task, loop);
+}
+
+void
+gpy_task_settle_slowly(struct gpy_state *module, struct gpy_current_task *current)
+{
+    PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
+    PyObject *tasks = module->current_tasks;
+    PyObject *task = current->task;
+    current->task = NULL;
+    if ((current->version == gpy_dict_version(tasks) ||
+         PyDict_GetItemWithError(tasks, current->loop) == task) &&
+        PyDict_DelItem(tasks, current->loop) < 0)
+        PyErr_WriteUnraisable(current->loop);
+    if (exc != NULL)
+        gpy_exc_give(exc);
 }
 
 int

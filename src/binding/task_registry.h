@@ -24,6 +24,12 @@ void gpy_registry_forget(struct gpy_task *task);
 int gpy_registry_enter(struct gpy_task *task, PyObject *loop);
 int gpy_registry_leave(struct gpy_task *task, PyObject *loop);
 
+/* The same for steps in a row of the loop current->loop: leaving may be put off, see schedule.h. */
+int gpy_registry_enter_next(struct gpy_task *task, PyObject *loop,
+                            struct gpy_current_task *current);
+int gpy_registry_leave_next(struct gpy_task *task, PyObject *loop,
+                            struct gpy_current_task *current);
+
 /* Eager start, 3.12 and later: the task that was current before (or None).  New reference. */
 PyObject *gpy_registry_swap_current(struct gpy_state *module, PyObject *loop, PyObject *task);
 int gpy_registry_add_eager(struct gpy_task *task);

@@ -13,11 +13,14 @@
 #include "task.h"
 #include "task_registry.h"
 
+#include "../core/base.h"
+
 /* ---- callables for loops that are not ours ----------------------------------------------------
  */
 
-static int task_step(struct gpy_task *task, PyObject *exc_or_null);
-static int task_wakeup(struct gpy_task *task, PyObject *future);
+static int task_step(struct gpy_task *task, PyObject *exc_or_null,
+                     struct gpy_current_task *current);
+static int task_wakeup(struct gpy_task *task, PyObject *future, struct gpy_current_task *current);
 
 static PyObject *
 step_call(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
@@ -26,7 +29,7 @@ step_call(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         PyErr_SetString(PyExc_TypeError, "task_step() takes at most 1 argument");
         return NULL;
     }
-    if (task_step(gpy_task_of(self), nargs == 1 && args[0] != Py_None ? args[0] : NULL) < 0)
+    if (task_step(gpy_task_of(self), nargs == 1 && args[0] != Py_None ? args[0] : NULL, NULL) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -34,7 +37,7 @@ step_call(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 static PyObject *
 wakeup_call(PyObject *self, PyObject *future)
 {
-    if (task_wakeup(gpy_task_of(self), future) < 0)
+    if (task_wakeup(gpy_task_of(self), future, NULL) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -428,20 +431,39 @@ task_advance(struct gpy_task *task, PyObject *exc_or_null)
 }
 
 static int
-task_step(struct gpy_task *task, PyObject *exc_or_null)
+task_enter(struct gpy_task *task, PyObject *loop, struct gpy_current_task *current)
+{
+    return current != NULL ? gpy_registry_enter_next(task, loop, current)
+                           : gpy_registry_enter(task, loop);
+}
+
+static int
+task_leave(struct gpy_task *task, PyObject *loop, struct gpy_current_task *current)
+{
+    return current != NULL ? gpy_registry_leave_next(task, loop, current)
+                           : gpy_registry_leave(task, loop);
+}
+
+/* current: of the loop whose turn this is, or NULL. */
+static int
+task_step(struct gpy_task *task, PyObject *exc_or_null, struct gpy_current_task *current)
 {
     if (gpy_fut_check_alive(&task->fut) < 0)
         return -1;
     PyObject *self = Py_NewRef(gpy_task_object(task));
     PyObject *loop = Py_NewRef(gpy_fut_loop(&task->fut));
-    int rc = gpy_registry_enter(task, loop);
+    if (current != NULL && GY_UNLIKELY(current->loop != loop)) { /* __init__() was called again */
+        gpy_task_settle(task->fut.module, current);
+        current = NULL;
+    }
+    int rc = task_enter(task, loop, current);
     if (rc == 0) {
         rc = task_advance(task, exc_or_null);
         if (rc == 0) {
-            rc = gpy_registry_leave(task, loop);
+            rc = task_leave(task, loop, current);
         } else {
             PyObject *exc = gpy_exc_take();
-            (void)gpy_registry_leave(task, loop);
+            (void)task_leave(task, loop, current);
             gpy_exc_chain(exc);
         }
     }
@@ -451,7 +473,7 @@ task_step(struct gpy_task *task, PyObject *exc_or_null)
 }
 
 static int
-task_wakeup(struct gpy_task *task, PyObject *future)
+task_wakeup(struct gpy_task *task, PyObject *future, struct gpy_current_task *current)
 {
     struct gpy_state *module = task->fut.module;
     PyObject *outcome = NULL;
@@ -466,11 +488,11 @@ task_wakeup(struct gpy_task *task, PyObject *future)
     }
     if (kind == 0) { /* the future's iterator hands the result to the coroutine */
         Py_DECREF(outcome);
-        return task_step(task, NULL);
+        return task_step(task, NULL, current);
     }
     if (kind < 0)
         outcome = gpy_exc_take();
-    int rc = task_step(task, outcome);
+    int rc = task_step(task, outcome, current);
     Py_DECREF(outcome);
     return rc;
 }
@@ -490,23 +512,25 @@ leave_context(PyObject *context, int rc)
 }
 
 int
-gpy_task_run_step(struct gpy_state *module, PyObject *task, PyObject *exc_or_null)
+gpy_task_run_step(struct gpy_state *module, struct gpy_current_task *current, PyObject *task,
+                  PyObject *exc_or_null)
 {
     PyObject *context = Py_NewRef(gpy_task_context_borrow(task));
     int rc = PyContext_Enter(context);
     if (rc == 0)
-        rc = leave_context(context, task_step(gpy_task_of(task), exc_or_null));
+        rc = leave_context(context, task_step(gpy_task_of(task), exc_or_null, current));
     Py_DECREF(context);
     return rc;
 }
 
 int
-gpy_task_run_wakeup(struct gpy_state *module, PyObject *task, PyObject *future)
+gpy_task_run_wakeup(struct gpy_state *module, struct gpy_current_task *current, PyObject *task,
+                    PyObject *future)
 {
     PyObject *context = Py_NewRef(gpy_task_context_borrow(task));
     int rc = PyContext_Enter(context);
     if (rc == 0)
-        rc = leave_context(context, task_wakeup(gpy_task_of(task), future));
+        rc = leave_context(context, task_wakeup(gpy_task_of(task), future, current));
     Py_DECREF(context);
     return rc;
 }

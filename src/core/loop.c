@@ -97,6 +97,13 @@ may_go_on(const struct gy_loop *loop)
     return !loop->interrupted && !gy_loop_forked(loop);
 }
 
+static void
+before_upcalls(struct gy_loop *loop)
+{
+    if (loop->before_upcalls != NULL)
+        loop->before_upcalls(loop);
+}
+
 /* Runs what was on the list when it began, so that work that asks for more work cannot keep the
  * kernel waiting. */
 static void
@@ -106,6 +113,7 @@ run_work(struct gy_loop *loop)
     unsigned done = 0;
     if (GY_LIKELY(gy_list_empty(&loop->work)))
         return;
+    before_upcalls(loop);
     gy_list_init(&now);
     gy_list_splice(&now, &loop->work);
     while (done < GY_WORK_BUDGET && may_go_on(loop)) {
@@ -132,8 +140,9 @@ gy_loop_reap(struct gy_loop *loop)
     loop->turn++;
     run_work(loop);
     while (done < GY_REAP_BUDGET_EVENTS && may_go_on(loop) && ring->ops->next_event(ring, &ev)) {
+        if (done++ == 0)
+            before_upcalls(loop);
         gy_op_dispatch(loop, &ev);
-        done++;
     }
     return done;
 }
@@ -143,6 +152,7 @@ gy_loop_flush_dirty_slow(struct gy_loop *loop)
 {
     struct gy_list now;
     struct gy_list *node;
+    before_upcalls(loop);
     gy_list_init(&now);
     gy_list_splice(&now, &loop->dirty);
     while ((node = gy_list_pop(&now)) != NULL)

@@ -75,6 +75,9 @@ struct gy_loop {
     void *scratch; /* GY_RECV_BYTES_MAX bytes, allocated at first use       */
     uint64_t turn; /* counts gy_loop_reap()                                 */
     struct gy_loop_counters counters;
+    /* Optional, the embedder's: called before upcalls may begin, in a reap that has something to
+     * do or a flush of dirty streams. */
+    void (*before_upcalls)(struct gy_loop *loop);
 };
 
 /* In place.  Creates the ring (disabled) through `create` and the wakeup.  0 or -errno, nothing
