@@ -37,6 +37,7 @@ class LoopCore:
         backend: str | None = None,
         receive: str | None = None,
         busy_poll: float | None = None,
+        udp_offload: bool = True,
     ) -> None: ...
     @property
     def backend(self) -> str | None: ...
@@ -149,6 +150,11 @@ class ReadPipeTransport(asyncio.ReadTransport):
 
 class WritePipeTransport(asyncio.WriteTransport):
     """The end of a pipe that is written; made by the loop."""
+
+class DatagramTransport(asyncio.DatagramTransport):
+    """The transport of a datagram socket; made by the loop."""
+
+    max_size: int
 
 class SockOp:
     """A sock_*() call that waits for its socket; made by the loop."""

@@ -10,7 +10,7 @@ import asyncio
 import socket
 import warnings
 import weakref
-from asyncio import selector_events, unix_events
+from asyncio import unix_events
 from typing import Any
 
 from . import _gyre
@@ -57,23 +57,6 @@ def _is_numeric(host: Any, port: Any) -> bool:
     return False
 
 
-class _DatagramTransport(selector_events._SelectorDatagramTransport):  # type: ignore[name-defined,misc]
-    """asyncio's own, whose repr asks the loop's selector."""
-
-    def __repr__(self) -> str:
-        info = [type(self).__name__.lstrip("_")]
-        if self._sock is None:
-            info.append("closed")
-        elif self._closing:
-            info.append("closing")
-        info.append(f"fd={self._sock_fd}")
-        if self._loop is not None and not self._loop.is_closed():
-            info.append("read=idle" if self._closing else "read=polling")
-            state = "polling" if self._buffer else "idle"
-            info.append(f"write=<{state}, bufsize={self.get_write_buffer_size()}>")
-        return f"<{' '.join(info)}>"
-
-
 class Loop(
     TCPMixin, _gyre.LoopCore, FileCallMixin, SignalMixin, SubprocessMixin, asyncio.BaseEventLoop
 ):
@@ -86,6 +69,9 @@ class Loop(
     busy_poll: microseconds that the loop looks for events before it sleeps, because to be woken
     takes longer than that. None (the default): up to 50, while waits are short and looking pays,
     within a quarter of the time. 0: never. Any other number: always, that long.
+    udp_offload: datagrams of one size to one destination, sent in a row in one callback, leave as
+    one system call (UDP_SEGMENT), and those of one sender arrive by one (UDP_GRO), where the kernel
+    can; protocols see no difference.
     Raises BackendError, with the cause and a remedy, where the backend is refused.
     """
 
@@ -95,12 +81,15 @@ class Loop(
         backend: str | None = None,
         receive: str | None = None,
         busy_poll: float | None = None,
+        udp_offload: bool = True,
     ) -> None:
         self._signal_handlers = {}
         self._unix_server_sockets: dict[Any, Any] = {}
-        # Python transports (datagrams) by descriptor, as asyncio's own code keeps them.
+        # Transports of other libraries by descriptor, as asyncio's own code keeps them.
         self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        _gyre.LoopCore.__init__(self, backend=backend, receive=receive, busy_poll=busy_poll)
+        _gyre.LoopCore.__init__(
+            self, backend=backend, receive=receive, busy_poll=busy_poll, udp_offload=udp_offload
+        )
         _Base.__init__(self)
 
     def run_forever(self) -> None:
@@ -140,17 +129,6 @@ class Loop(
         if not self.is_running():
             self.close()
 
-    def _make_datagram_transport(
-        self,
-        sock: socket.socket,
-        protocol: Any,
-        address: Any = None,
-        waiter: Any = None,
-        extra: Any = None,
-    ) -> Any:
-        self._ensure_fd_no_transport(sock)
-        return _DatagramTransport(self, sock, protocol, address, waiter, extra)
-
     async def getaddrinfo(
         self,
         host: Any,
@@ -184,6 +162,7 @@ def new_event_loop(
     backend: str | None = None,
     receive: str | None = None,
     busy_poll: float | None = None,
+    udp_offload: bool = True,
 ) -> Loop:
     """A new gyre.Loop; the parameters are Loop's."""
-    return Loop(backend=backend, receive=receive, busy_poll=busy_poll)
+    return Loop(backend=backend, receive=receive, busy_poll=busy_poll, udp_offload=udp_offload)

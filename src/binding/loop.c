@@ -173,13 +173,15 @@ import_helpers(struct gpy_state *state)
 static int
 loop_init(struct gpy_loop *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"backend", "receive", "busy_poll", NULL};
+    static char *names[] = {"backend", "receive", "busy_poll", "udp_offload", NULL};
     PyObject *backend = NULL, *receive = NULL, *busy_poll = NULL;
+    int udp_offload = 1;
     int64_t spin_ns;
     bool spin_always;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOO:LoopCore", names, &backend, &receive,
-                                     &busy_poll))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOp:LoopCore", names, &backend, &receive,
+                                     &busy_poll, &udp_offload))
         return -1;
+    self->udp_offload = udp_offload;
     if (self->core_ready || self->closed) {
         PyErr_SetString(PyExc_RuntimeError, "this loop was initialized before");
         return -1;

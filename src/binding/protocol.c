@@ -55,20 +55,36 @@ gpy_protocol_leave(struct gpy_loop *loop, PyObject *context, struct gpy_protocol
     return rc;
 }
 
-PyObject *
-gpy_protocol_call(struct gpy_loop *loop, PyObject *context, PyObject *protocol, PyObject *name,
-                  PyObject *arg)
+/* stack[0] is the protocol, nargs counts it. */
+static inline PyObject *
+call(struct gpy_loop *loop, PyObject *context, PyObject *name, PyObject *const *stack, size_t nargs)
 {
-    PyObject *stack[2] = {protocol, arg};
-    size_t nargs = (arg ? 2 : 1) | PY_VECTORCALL_ARGUMENTS_OFFSET;
+    PyObject *protocol = stack[0];
     struct gpy_protocol_frame frame;
     PyObject *result = NULL;
 
     Py_INCREF(protocol); /* set_protocol() inside the call may drop the transport's reference */
     if (GY_LIKELY(gpy_protocol_enter(loop, context, &frame) == 0))
-        result = PyObject_VectorcallMethod(name, stack, nargs, NULL);
+        result =
+            PyObject_VectorcallMethod(name, stack, nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (GY_UNLIKELY(gpy_protocol_leave(loop, context, &frame, protocol, name) < 0))
         Py_CLEAR(result);
     Py_DECREF(protocol);
     return result;
+}
+
+PyObject *
+gpy_protocol_call(struct gpy_loop *loop, PyObject *context, PyObject *protocol, PyObject *name,
+                  PyObject *arg)
+{
+    PyObject *stack[2] = {protocol, arg};
+    return call(loop, context, name, stack, arg ? 2 : 1);
+}
+
+PyObject *
+gpy_protocol_call_datagram(struct gpy_loop *loop, PyObject *context, PyObject *protocol,
+                           PyObject *data, PyObject *address)
+{
+    PyObject *stack[3] = {protocol, data, address};
+    return call(loop, context, loop->state->str_datagram_received, stack, 3);
 }

@@ -36,5 +36,8 @@ int gpy_protocol_leave(struct gpy_loop *loop, PyObject *context, struct gpy_prot
  * with the exception set. */
 PyObject *gpy_protocol_call(struct gpy_loop *loop, PyObject *context, PyObject *protocol,
                             PyObject *name, PyObject *arg);
+/* The same for protocol.datagram_received(data, address). */
+PyObject *gpy_protocol_call_datagram(struct gpy_loop *loop, PyObject *context, PyObject *protocol,
+                                     PyObject *data, PyObject *address);
 
 #endif

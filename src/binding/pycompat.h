@@ -45,6 +45,14 @@
 #define GPY_SERVER_ATTACH_TAKES_TRANSPORT 0
 #endif
 
+#if PY_VERSION_HEX >= 0x030D0000
+#define GPY_SENDS_EMPTY_DATAGRAMS 1
+#define GPY_DATAGRAM_HEADER_BYTES 8 /* that count as buffered, beside the data */
+#else
+#define GPY_SENDS_EMPTY_DATAGRAMS 0
+#define GPY_DATAGRAM_HEADER_BYTES 0
+#endif
+
 /* What write() wants, in the words of asyncio's TypeError. */
 #if PY_VERSION_HEX >= 0x030E0000
 #define GPY_DATA_ARGUMENT "a bytes, bytearray, or memoryview object"

@@ -255,9 +255,8 @@ check_args(const char *method, Py_ssize_t nargs, Py_ssize_t wanted)
     return -1;
 }
 
-/* sock.family without the enum that Python's property makes of it.  -1 with an exception. */
-static int
-family_of(struct gpy_state *state, PyObject *sock)
+int
+gpy_sock_family(struct gpy_state *state, PyObject *sock)
 {
     PyObject *family;
     if (PyObject_TypeCheck(sock, (PyTypeObject *)state->socket_base))
@@ -265,8 +264,11 @@ family_of(struct gpy_state *state, PyObject *sock)
                      ->tp_descr_get(state->socket_family, sock, (PyObject *)Py_TYPE(sock));
     else
         family = PyObject_GetAttr(sock, state->str_family);
-    long number = family ? PyLong_AsLong(family) : -1;
-    Py_XDECREF(family);
+    if (family == NULL)
+        return -1;
+    /* A stand-in for a socket: what it does is its own methods' business. */
+    long number = PyLong_Check(family) ? PyLong_AsLong(family) : AF_UNSPEC;
+    Py_DECREF(family);
     return number < 0 && PyErr_Occurred() ? -1 : (int)number;
 }
 
@@ -274,7 +276,7 @@ family_of(struct gpy_state *state, PyObject *sock)
 static int
 family_is_known(struct gpy_state *state, PyObject *sock)
 {
-    int family = family_of(state, sock);
+    int family = gpy_sock_family(state, sock);
     if (family < 0)
         return -1;
     return family == AF_INET || family == AF_INET6 || family == AF_UNIX;
@@ -412,7 +414,7 @@ gpy_loop_sock_sendto(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t na
     int fd;
     if (check_args("_sock_sendto", nargs, 3) < 0)
         return NULL;
-    int family = family_of(loop->state, args[0]);
+    int family = gpy_sock_family(loop->state, args[0]);
     if (family < 0)
         return NULL;
     int known = gpy_sockaddr_parse(family, args[2], &address, &len);
@@ -468,7 +470,7 @@ gpy_loop_sock_connect(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t n
     int fd;
     if (check_args("_sock_connect", nargs, 2) < 0)
         return NULL;
-    int family = family_of(loop->state, args[0]);
+    int family = gpy_sock_family(loop->state, args[0]);
     if (family < 0)
         return NULL;
     int known = gpy_sockaddr_parse(family, args[1], &address, &len);

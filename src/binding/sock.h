@@ -9,6 +9,10 @@
 
 #include "loop.h"
 
+/* sock.family without the enum that Python's property makes of it; AF_UNSPEC if it is no number.
+ * -1 with an exception. */
+int gpy_sock_family(struct gpy_state *state, PyObject *sock);
+
 int gpy_sock_exec(PyObject *module, struct gpy_state *state);
 
 /* The loop's methods. */

@@ -23,6 +23,7 @@
     X(future_type)                                                                                 \
     X(task_type)                                                                                   \
     X(future_iter_type)                                                                            \
+    X(dgram_transport_type)                                                                        \
     X(stream_transport_type)                                                                       \
     X(ssl_core_type)                                                                               \
     X(ssl_transport_core_type)                                                                     \
@@ -117,6 +118,10 @@
     X(source_traceback)                                                                            \
     X(task)                                                                                        \
     X(throw)                                                                                       \
+    X(datagram_received)                                                                           \
+    X(error_received)                                                                              \
+    X(sendto)                                                                                      \
+    X(recvfrom)                                                                                    \
     X(data_received)                                                                               \
     X(get_buffer)                                                                                  \
     X(buffer_updated)                                                                              \

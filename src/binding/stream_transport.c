@@ -589,17 +589,6 @@ done:
 /* ---- loop._make_socket_transport
  * ------------------------------------------------------------------------ */
 
-static int
-fileno_of(struct gpy_state *state, PyObject *sock)
-{
-    PyObject *number = PyObject_CallMethodNoArgs(sock, state->str_fileno);
-    long fd = number ? PyLong_AsLong(number) : -1;
-    Py_XDECREF(number);
-    if (fd < 0 && !PyErr_Occurred())
-        (void)gpy_oserror_raise(-EBADF);
-    return fd < 0 ? -1 : (int)fd;
-}
-
 /* Always without Nagle's delay.  Anything but TCP refuses the option: there a short read does not
  * mean that the socket is empty. */
 static void
@@ -620,13 +609,9 @@ gpy_loop_make_socket_transport(struct gpy_loop *loop, PyObject *args, PyObject *
                                      &protocol, &waiter, &extra, &server, &context) ||
         gpy_loop_check_open(loop) < 0)
         return NULL;
-    int fd = fileno_of(loop->state, sock);
+    int fd = gpy_transport_free_fileno(loop, sock);
     if (fd < 0)
         return NULL;
-    struct gpy_transport *other = gpy_transport_find(loop, fd);
-    if (other != NULL && !other->closing && gpy_transport_fd_is_ours(other))
-        return PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", sock,
-                            other);
     context = context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
     if (context == NULL)
         return NULL;

@@ -1,6 +1,7 @@
 /* tcp.c: see tcp.h. */
 #include "tcp.h"
 
+#include "dgram_transport.h"
 #include "listener.h"
 #include "pipe_transport.h"
 #include "sock.h"
@@ -36,6 +37,7 @@ loop_peer_address(struct gpy_loop *Py_UNUSED(loop), PyObject *number)
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 PyMethodDef gpy_loop_tcp_methods[] = {
     {"_make_socket_transport", KEYWORDS(gpy_loop_make_socket_transport), NULL},
+    {"_make_datagram_transport", KEYWORDS(gpy_loop_make_datagram_transport), NULL},
     {"_make_accepted_transport", (PyCFunction)gpy_loop_make_accepted_transport, METH_VARARGS, NULL},
     {"_make_read_pipe_transport", KEYWORDS(gpy_loop_make_read_pipe_transport), NULL},
     {"_make_write_pipe_transport", KEYWORDS(gpy_loop_make_write_pipe_transport), NULL},
@@ -59,7 +61,7 @@ gpy_tcp_exec(PyObject *module, struct gpy_state *state)
 {
     if (gpy_transport_exec(state) < 0 || gpy_stream_transport_exec(module, state) < 0 ||
         gpy_ssl_exec(module, state) < 0 || gpy_pipe_transport_exec(module, state) < 0 ||
-        gpy_listener_exec(module, state) < 0)
+        gpy_dgram_transport_exec(module, state) < 0 || gpy_listener_exec(module, state) < 0)
         return -1;
     return gpy_sock_exec(module, state);
 }

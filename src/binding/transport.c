@@ -9,6 +9,8 @@
 #include "errors.h"
 #include "pycompat.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,6 +99,24 @@ gpy_transport_find(struct gpy_loop *loop, int fd)
     if (fd < 0 || (uint32_t)fd >= loop->transport_capacity)
         return NULL;
     return loop->transport_table[fd];
+}
+
+int
+gpy_transport_free_fileno(struct gpy_loop *loop, PyObject *sock)
+{
+    PyObject *number = PyObject_CallMethodNoArgs(sock, loop->state->str_fileno);
+    long fd = number ? PyLong_AsLong(number) : -1;
+    Py_XDECREF(number);
+    if (fd < 0 || fd > INT_MAX) {
+        if (!PyErr_Occurred())
+            (void)gpy_oserror_raise(-EBADF);
+        return -1;
+    }
+    struct gpy_transport *other = gpy_transport_find(loop, (int)fd);
+    if (other == NULL || other->closing || !gpy_transport_fd_is_ours(other))
+        return (int)fd;
+    PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", sock, other);
+    return -1;
 }
 
 static int

@@ -99,6 +99,8 @@ PyObject *gpy_transport_lend(struct gpy_transport *self, PyObject *flag);
 void gpy_transport_forget_fd(struct gpy_transport *self);
 /* The open transport of this descriptor, or NULL.  Borrowed. */
 struct gpy_transport *gpy_transport_find(struct gpy_loop *loop, int fd);
+/* The descriptor of a socket object that no open transport has.  -1 with an exception. */
+int gpy_transport_free_fileno(struct gpy_loop *loop, PyObject *sock);
 void gpy_transport_table_free(struct gpy_loop *loop);
 
 /* Keeps `sock`, a socket object over our descriptor. */

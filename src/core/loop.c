@@ -3,6 +3,7 @@
  * memory the child does not have. */
 #include "loop.h"
 #include "loop_internal.h"
+#include "dgram.h"
 #include "fileop.h"
 #include "listener.h"
 #include "stream.h"
@@ -84,6 +85,9 @@ run_work_item(struct gy_work *work)
     case GY_WORK_FILE:
         gy_fileop_run_work(container_of(work, struct gy_fileop, work));
         return;
+    case GY_WORK_DGRAM:
+        gy_dgram_run_work(container_of(work, struct gy_dgram, work));
+        return;
     case GY_WORK_KINDS:
         break;
     }
@@ -157,6 +161,9 @@ gy_loop_flush_dirty_slow(struct gy_loop *loop)
     gy_list_splice(&now, &loop->dirty);
     while ((node = gy_list_pop(&now)) != NULL)
         gy_stream_flush_dirty(container_of(node, struct gy_stream, dirty));
+    gy_list_splice(&now, &loop->bursts);
+    while ((node = gy_list_pop(&now)) != NULL)
+        gy_dgram_end_burst(container_of(node, struct gy_dgram, burst));
 }
 
 struct gy_timer *

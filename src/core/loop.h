@@ -61,7 +61,8 @@ struct gy_loop {
     struct gy_list pending;   /* QUEUED ops                                            */
     struct gy_list cancels;   /* CANCELLING ops whose cancel SQE is not yet taken      */
     struct gy_list dirty;     /* streams with unsent segments (gy_stream.dirty)        */
-    struct gy_list work;      /* gy_work items: deferred work of streams and listeners  */
+    struct gy_list bursts;    /* datagram sockets that sent in this callback (gy_dgram.burst) */
+    struct gy_list work;      /* gy_work items: deferred work                          */
     struct gy_list send_pool; /* spare gy_stream_send blocks                           */
     uint32_t send_pool_count;
     uint32_t inflight;       /* ops INFLIGHT or CANCELLING                            */
@@ -133,12 +134,13 @@ void gy_loop_finish_wait(struct gy_loop *loop);
  * `interrupted` is set.  Returns how many events were dispatched. */
 unsigned gy_loop_reap(struct gy_loop *loop);
 
-/* Flushes every dirty stream; the embedder calls it after each callback.  Inline test first. */
+/* Flushes every dirty stream and every burst of datagrams; the embedder calls it after each
+ * callback.  Inline test first. */
 void gy_loop_flush_dirty_slow(struct gy_loop *loop);
 static inline void
 gy_loop_flush_dirty(struct gy_loop *loop)
 {
-    if (GY_UNLIKELY(!gy_list_empty(&loop->dirty)))
+    if (GY_UNLIKELY(!gy_list_empty(&loop->dirty) || !gy_list_empty(&loop->bursts)))
         gy_loop_flush_dirty_slow(loop);
 }
 

@@ -31,6 +31,7 @@ gy_loop_init(struct gy_loop *loop, const struct gy_ring_options *options,
     gy_list_init(&loop->pending);
     gy_list_init(&loop->cancels);
     gy_list_init(&loop->dirty);
+    gy_list_init(&loop->bursts);
     gy_list_init(&loop->work);
     gy_list_init(&loop->send_pool);
     gy_timers_init(&loop->timers);
@@ -184,6 +185,7 @@ unlink_everything(struct gy_loop *loop)
         (void)gy_op_cancel(loop, container_of(loop->pending.next, struct gy_op, link));
     unlink_all(&loop->cancels);
     unlink_all(&loop->dirty);
+    unlink_all(&loop->bursts);
     unlink_all(&loop->work);
     gy_timers_deinit(&loop->timers);
 }

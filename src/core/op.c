@@ -2,6 +2,7 @@
  * Owner of the op: the struct that embeds it.  Thread: the loop's.
  * Invariant: loop->inflight counts the ops that are INFLIGHT or CANCELLING. */
 #include "op.h"
+#include "dgram.h"
 #include "fileop.h"
 #include "listener.h"
 #include "loop.h"
@@ -105,6 +106,9 @@ op_prepare(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe)
     case GY_OP_FILE:
         gy_fileop_prepare(loop, op, sqe);
         return;
+    case GY_OP_DGRAM_RECV:
+        gy_dgram_prepare(loop, op, sqe);
+        return;
     case GY_OP_KINDS:
         break;
     }
@@ -132,6 +136,9 @@ op_handle(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev)
         return;
     case GY_OP_FILE:
         gy_fileop_on_event(loop, op, ev);
+        return;
+    case GY_OP_DGRAM_RECV:
+        gy_dgram_on_event(loop, op, ev);
         return;
     case GY_OP_KINDS:
         break;

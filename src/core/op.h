@@ -33,6 +33,7 @@ enum gy_op_kind {
     GY_OP_STREAM_SEND, /* stream.c: sendmsg of the queue                 */
     GY_OP_ACCEPT,      /* listener.c                                     */
     GY_OP_FILE,        /* fileop.c                                       */
+    GY_OP_DGRAM_RECV,  /* dgram.c: poll                                  */
     GY_OP_KINDS
 };
 

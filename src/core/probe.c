@@ -11,12 +11,19 @@ static const struct {
     const char *name;
     uint32_t bit;
 } feature_names[] = {
-    {"poll_multishot", GY_FEAT_POLL_MULTISHOT}, {"accept_multishot", GY_FEAT_ACCEPT_MULTISHOT},
-    {"recv_multishot", GY_FEAT_RECV_MULTISHOT}, {"buf_ring", GY_FEAT_BUF_RING},
-    {"sync_cancel", GY_FEAT_SYNC_CANCEL},       {"no_iowait", GY_FEAT_NO_IOWAIT},
-    {"abs_timer", GY_FEAT_ABS_TIMER},           {"ring_fd", GY_FEAT_RING_FD},
-    {"no_sqarray", GY_FEAT_NO_SQARRAY},         {"accept", GY_FEAT_ACCEPT},
+    {"poll_multishot", GY_FEAT_POLL_MULTISHOT},
+    {"accept_multishot", GY_FEAT_ACCEPT_MULTISHOT},
+    {"recv_multishot", GY_FEAT_RECV_MULTISHOT},
+    {"buf_ring", GY_FEAT_BUF_RING},
+    {"sync_cancel", GY_FEAT_SYNC_CANCEL},
+    {"no_iowait", GY_FEAT_NO_IOWAIT},
+    {"abs_timer", GY_FEAT_ABS_TIMER},
+    {"ring_fd", GY_FEAT_RING_FD},
+    {"no_sqarray", GY_FEAT_NO_SQARRAY},
+    {"accept", GY_FEAT_ACCEPT},
     {"epoll_pwait2", GY_FEAT_EPOLL_PWAIT2},
+    {"udp_gso", GY_FEAT_UDP_GSO},
+    {"udp_gro", GY_FEAT_UDP_GRO},
 };
 enum { FEATURES = sizeof feature_names / sizeof feature_names[0] };
 _Static_assert(GY_FEAT_ALL == (1u << FEATURES) - 1, "every feature has a name");
@@ -64,6 +71,15 @@ gy_features_parse(const char *text, uint32_t *off, const char **bad)
     }
     *off = bits;
     return 0;
+}
+
+uint32_t
+gy_probe_sockets(void)
+{
+    bool gso;
+    bool gro;
+    gy_sys_udp_offload(&gso, &gro);
+    return (gso ? (uint32_t)GY_FEAT_UDP_GSO : 0) | (gro ? (uint32_t)GY_FEAT_UDP_GRO : 0);
 }
 
 uint32_t

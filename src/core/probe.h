@@ -18,7 +18,9 @@ enum gy_feature {
     GY_FEAT_NO_SQARRAY = 1u << 8,       /* IORING_SETUP_NO_SQARRAY, 6.6                      */
     GY_FEAT_ACCEPT = 1u << 9,           /* IORING_OP_ACCEPT, 5.5; else poll + accept4(2)     */
     GY_FEAT_EPOLL_PWAIT2 = 1u << 10,    /* epoll_pwait2(2), 5.11; else whole milliseconds     */
-    GY_FEAT_ALL = (1u << 11) - 1,
+    GY_FEAT_UDP_GSO = 1u << 11,         /* UDP_SEGMENT, 4.18; else a send per datagram       */
+    GY_FEAT_UDP_GRO = 1u << 12,         /* UDP_GRO, 5.0; else a receive per datagram         */
+    GY_FEAT_ALL = (1u << 13) - 1,
 };
 
 /* Name <-> bit, for GYRE_FEATURES=-recv_multishot,-buf_ring and for reports.  0 for an unknown
@@ -29,6 +31,9 @@ const char *gy_feature_name(uint32_t bit);
 /* Parses "-name,-name" into the bits to switch off.  0, or -EINVAL for anything else with *bad
  * pointing at the offending item. */
 int gy_features_parse(const char *text, uint32_t *off, const char **bad);
+
+/* The features of this kernel's sockets, which every ring on a real kernel has. */
+uint32_t gy_probe_sockets(void);
 
 /* What is left of the features found when those in `off` are switched off: also those that need
  * one of them. */

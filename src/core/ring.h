@@ -15,6 +15,11 @@ struct io_uring_sqe;
 struct gy_op;
 struct gy_ring;
 
+struct gy_address {
+    socklen_t len; /* 0: none */
+    struct sockaddr_storage storage;
+};
+
 struct gy_event {
     struct gy_op *op; /* user_data without bit 0; NULL for an event that belongs to no op      */
     int32_t res;
@@ -80,6 +85,7 @@ struct gy_ring_ops {
     /* The same for what need not be a socket, on a descriptor in non-blocking mode; no SIGPIPE. */
     ssize_t (*try_read)(struct gy_ring *ring, int fd, void *buf, size_t len);
     ssize_t (*try_write)(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count);
+    int (*udp_gro)(struct gy_ring *ring, int fd); /* switches UDP_GRO on: 0 or -errno         */
     int (*try_accept)(struct gy_ring *ring, int fd);
     int (*try_connect)(struct gy_ring *ring, int fd, const struct sockaddr *addr, socklen_t len);
     int (*socket_error)(struct gy_ring *ring, int fd); /* SO_ERROR as -errno, 0 if none       */

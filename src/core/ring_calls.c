@@ -47,6 +47,13 @@ gy_ring_plain_write(struct gy_ring *ring, int fd, const struct iovec *iov, unsig
 }
 
 int
+gy_ring_plain_udp_gro(struct gy_ring *ring, int fd)
+{
+    GY_UNUSED(ring);
+    return gy_sys_udp_gro(fd);
+}
+
+int
 gy_ring_plain_accept(struct gy_ring *ring, int fd)
 {
     GY_UNUSED(ring);

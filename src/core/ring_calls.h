@@ -10,6 +10,7 @@ ssize_t gy_ring_plain_sendmsg(struct gy_ring *ring, int fd, const struct msghdr 
 ssize_t gy_ring_plain_recvmsg(struct gy_ring *ring, int fd, struct msghdr *message);
 ssize_t gy_ring_plain_read(struct gy_ring *ring, int fd, void *buf, size_t len);
 ssize_t gy_ring_plain_write(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count);
+int gy_ring_plain_udp_gro(struct gy_ring *ring, int fd);
 int gy_ring_plain_accept(struct gy_ring *ring, int fd);
 int gy_ring_plain_connect(struct gy_ring *ring, int fd, const struct sockaddr *addr, socklen_t len);
 int gy_ring_plain_socket_error(struct gy_ring *ring, int fd);

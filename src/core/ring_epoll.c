@@ -319,6 +319,7 @@ static const struct gy_ring_ops epoll_ops = {
     .try_recvmsg = gy_ring_plain_recvmsg,
     .try_read = gy_ring_plain_read,
     .try_write = gy_ring_plain_write,
+    .udp_gro = gy_ring_plain_udp_gro,
     .try_accept = gy_ring_plain_accept,
     .try_connect = gy_ring_plain_connect,
     .socket_error = gy_ring_plain_socket_error,
@@ -360,7 +361,8 @@ gy_ring_epoll_create(const struct gy_ring_options *options, struct gy_ring **out
     if (epoll == NULL)
         return -ENOMEM;
     epoll->base.ops = &epoll_ops;
-    epoll->base.features = gy_features_effective(EPOLL_FEATURES, options->features_off);
+    epoll->base.features =
+        gy_features_effective(EPOLL_FEATURES | gy_probe_sockets(), options->features_off);
     epoll->sq_entries = entries_for(options->sq_entries);
     err = gy_epoll_requests_init(epoll);
     if (err == 0)

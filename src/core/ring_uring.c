@@ -451,6 +451,7 @@ static const struct gy_ring_ops uring_ops = {
     .try_recvmsg = gy_ring_plain_recvmsg,
     .try_read = gy_ring_plain_read,
     .try_write = gy_ring_plain_write,
+    .udp_gro = gy_ring_plain_udp_gro,
     .try_accept = gy_ring_plain_accept,
     .try_connect = gy_ring_plain_connect,
     .socket_error = gy_ring_plain_socket_error,

@@ -208,7 +208,7 @@ try_features(struct io_uring *ring, uint32_t *out)
     gy_sys_close(fd);
     if (try_no_sqarray())
         features |= GY_FEAT_NO_SQARRAY;
-    *out = features;
+    *out = features | gy_probe_sockets();
     return 0;
 }
 

@@ -23,11 +23,6 @@ enum gy_sockop_kind {
 
 struct gy_sockop;
 
-struct gy_address {
-    socklen_t len; /* 0: none */
-    struct sockaddr_storage storage;
-};
-
 struct gy_sockop_host {
     /* Asked after each wait, before fd is touched again: is fd still the descriptor of the socket
      * that the operation began with?  false: the operation is dropped with -EBADF.  A question

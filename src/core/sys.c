@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/time_types.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -21,6 +23,12 @@
 #define RWF_NOSIGNAL 0x00000100
 #endif
 
+#ifndef UDP_SEGMENT /* headers of Linux before 4.18 */
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO /* 5.0 */
+#define UDP_GRO 104
+#endif
 #ifndef SYS_epoll_pwait2 /* headers of Linux before 5.11 */
 #define SYS_epoll_pwait2 441
 #endif
@@ -126,12 +134,18 @@ gy_sys_send(int fd, const struct iovec *iov, unsigned count)
 ssize_t
 gy_sys_sendmsg(int fd, const struct msghdr *message, int flags)
 {
+    const struct iovec *iov = message->msg_iov;
     ssize_t res = GY_FAULT(SYSCALL);
+    flags |= MSG_DONTWAIT | MSG_NOSIGNAL;
     if (GY_UNLIKELY(res < 0))
         return res;
-    do
-        res = sendmsg(fd, message, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
-    while (res < 0 && errno == EINTR);
+    do {
+        if (message->msg_iovlen == 1 && message->msg_controllen == 0) /* less to copy */
+            res = sendto(fd, iov->iov_base, iov->iov_len, flags, message->msg_name,
+                         message->msg_namelen);
+        else
+            res = sendmsg(fd, message, flags);
+    } while (res < 0 && errno == EINTR);
     return res < 0 ? -errno : res;
 }
 
@@ -141,10 +155,34 @@ gy_sys_recvmsg(int fd, struct msghdr *message)
     ssize_t res = GY_FAULT(SYSCALL);
     if (GY_UNLIKELY(res < 0))
         return res;
-    do
-        res = recvmsg(fd, message, MSG_DONTWAIT);
-    while (res < 0 && errno == EINTR);
+    do {
+        if (message->msg_iovlen == 1 && message->msg_controllen == 0)
+            res = recvfrom(fd, message->msg_iov->iov_base, message->msg_iov->iov_len, MSG_DONTWAIT,
+                           message->msg_name, &message->msg_namelen);
+        else
+            res = recvmsg(fd, message, MSG_DONTWAIT);
+    } while (res < 0 && errno == EINTR);
     return res < 0 ? -errno : res;
+}
+
+int
+gy_sys_udp_gro(int fd)
+{
+    int on = 1;
+    return setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on) < 0 ? -errno : 0;
+}
+
+void
+gy_sys_udp_offload(bool *gso, bool *gro)
+{
+    int size = 1000;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    *gso = fd >= 0 && setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size) == 0;
+    *gro = fd >= 0 && gy_sys_udp_gro(fd) == 0;
+    if (fd >= 0)
+        (void)close(fd);
 }
 
 int

@@ -17,8 +17,11 @@ ssize_t gy_sys_recv(int fd, void *buf, size_t len);
 ssize_t gy_sys_send(int fd, const struct iovec *iov, unsigned count);
 /* One sendmsg(2) that neither waits nor raises SIGPIPE. */
 ssize_t gy_sys_sendmsg(int fd, const struct msghdr *message, int flags);
-/* One recvmsg(2) that does not wait; message->msg_namelen, msg_controllen and msg_flags are set. */
+/* One recvmsg(2) that does not wait; message->msg_namelen and msg_controllen are set. */
 ssize_t gy_sys_recvmsg(int fd, struct msghdr *message);
+int gy_sys_udp_gro(int fd); /* datagrams of a sender come together: 0 or -errno */
+/* What a new UDP socket takes: UDP_SEGMENT, UDP_GRO. */
+void gy_sys_udp_offload(bool *gso, bool *gro);
 int gy_sys_accept(int fd); /* non-blocking, close-on-exec */
 /* An interrupted connect goes on by itself: -EINPROGRESS. */
 int gy_sys_connect(int fd, const struct sockaddr *addr, socklen_t len);
