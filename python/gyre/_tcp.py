@@ -9,7 +9,6 @@ import os
 import socket
 from asyncio import base_events, constants, futures
 from asyncio.log import logger
-from collections.abc import Callable
 from select import POLLIN, POLLOUT
 from typing import Any
 
@@ -266,7 +265,7 @@ class TCPMixin:
         self._check_sock(sock)
         op = self._sock_recvfrom(sock, bufsize)
         if op is NotImplemented:
-            return await self._try_when_ready(sock, POLLIN, sock.recvfrom, bufsize)  # type: ignore[no-any-return]
+            return await self._try_when_ready(sock, POLLIN, "recvfrom", bufsize)  # type: ignore[no-any-return]
         if type(op) is not _SockOp:
             return op  # type: ignore[no-any-return]
         try:
@@ -284,7 +283,7 @@ class TCPMixin:
         op = self._sock_recvfrom_into(sock, buf, nbytes)
         if op is NotImplemented:
             return await self._try_when_ready(  # type: ignore[no-any-return]
-                sock, POLLIN, sock.recvfrom_into, buf, nbytes or len(buf)
+                sock, POLLIN, "recvfrom_into", buf, nbytes or len(buf)
             )
         if type(op) is not _SockOp:
             return op  # type: ignore[no-any-return]
@@ -302,7 +301,7 @@ class TCPMixin:
         real = issubclass(type(sock), socket.socket)
         op = self._sock_sendto(sock, data, address) if real else NotImplemented
         if op is NotImplemented:
-            return await self._try_when_ready(sock, POLLOUT, sock.sendto, data, address)  # type: ignore[no-any-return]
+            return await self._try_when_ready(sock, POLLOUT, "sendto", data, address)  # type: ignore[no-any-return]
         if type(op) is not _SockOp:
             return op  # type: ignore[no-any-return]
         try:
@@ -313,9 +312,9 @@ class TCPMixin:
             raise
 
     async def _try_when_ready(
-        self, sock: socket.socket, direction: int, call: Callable[..., Any], *args: Any
+        self, sock: socket.socket, direction: int, method: str, *args: Any
     ) -> Any:
-        """call(*args), again whenever the socket is ready, until it need not wait."""
+        """sock.method(*args), again whenever the socket is ready, until it need not wait."""
         add, remove = (
             (self.add_reader, self.remove_reader)
             if direction == POLLIN
@@ -323,7 +322,7 @@ class TCPMixin:
         )
         while True:
             try:
-                return call(*args)
+                return getattr(sock, method)(*args)
             except (BlockingIOError, InterruptedError):
                 pass
             waiter = self.create_future()
