@@ -8,6 +8,7 @@ import xml.etree.ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
+import counts
 import dev_build
 import dev_debian
 import dev_forky
@@ -44,6 +45,7 @@ def main(every: bool, version: str | None, pytest_args: Sequence[str]) -> int:
         return tally.close()
     _core(tally, default)
     _python(tally, default)
+    tally.phase("instructions of hot paths", counts.run, default)
     if every:
         for other in dev_python.present():
             if other != default:
