@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from . import _gyre
+from ._file_call import THREADS_MAX
 from ._seccomp import profile
 
 __all__ = ["examine", "main"]
@@ -150,6 +151,12 @@ def examine() -> Report:
             "nofile": _limit(resource.RLIMIT_NOFILE),
             "nproc": _limit(resource.RLIMIT_NPROC),  # the kernel's workers for file operations
         },
+        # At most so many threads per loop for file operations that have to wait.
+        "workers": {
+            "io_uring": _gyre.URING_WORKERS_MAX,
+            "epoll": _gyre.POOL_THREADS_MAX,
+            "calls": THREADS_MAX,
+        },
     }
     report["backend"], report["why"] = _choose(report, asked)
     report["problems"] = _problems(report)
@@ -169,6 +176,15 @@ def _range(limit: dict[str, int | None], unit: int = 1, name: str = "") -> str:
         "unlimited" if n is None else f"{n // unit}{name}" for n in (limit["soft"], limit["hard"])
     )
     return soft if soft == hard else f"{soft}, can be raised to {hard}"
+
+
+def _workers(report: Report) -> str:
+    workers = report["workers"]
+    if report["backend"] == "io_uring":
+        ours = f"{workers['io_uring']} of the kernel for files, as many for all else"
+    else:
+        ours = f"{workers['epoll']} threads"
+    return f"at most {ours}, {workers['calls']} for calls without an operation; per loop"
 
 
 def _print(report: Report) -> None:
@@ -191,6 +207,7 @@ def _print(report: Report) -> None:
         ("locked memory", _range(limits["memlock"], 1024, " KiB")),
         ("open files", _range(limits["nofile"])),
         ("processes", _range(limits["nproc"])),
+        ("file workers", _workers(report)),
     ]
     for name, value in rows:
         print(f"{name:<18} {value}")

@@ -17,6 +17,8 @@ class Future(asyncio.Future[_T]): ...
 class Task(asyncio.Task[_T]): ...
 
 LIBURING_VERSION: str
+URING_WORKERS_MAX: int  # threads of the kernel's per loop, of each kind
+POOL_THREADS_MAX: int  # threads of a loop on epoll, for files
 
 def probe(backend: str, /) -> dict[str, Any]:
     """What a backend can do here: errno (0: usable), stage, explanation, features."""

@@ -5,6 +5,7 @@
 #include "backend.h"
 #include "loop.h"
 
+#include "../core/pool.h"
 #include "../core/probe.h"
 
 #include <errno.h>
@@ -225,7 +226,9 @@ gpy_backend_exec(PyObject *module, struct gpy_state *state)
                                   PyExc_RuntimeError, NULL);
     if (state->backend_error == NULL ||
         PyModule_AddObjectRef(module, "BackendError", state->backend_error) < 0 ||
-        PyModule_AddFunctions(module, functions) < 0)
+        PyModule_AddFunctions(module, functions) < 0 ||
+        PyModule_AddIntConstant(module, "URING_WORKERS_MAX", GY_URING_WORKERS_MAX) < 0 ||
+        PyModule_AddIntConstant(module, "POOL_THREADS_MAX", GY_POOL_THREADS_MAX) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "LIBURING_VERSION", GPY_LIBURING_VERSION);
 }

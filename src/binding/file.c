@@ -55,11 +55,15 @@ static void
 member_abandon(struct gpy_loop_member *member)
 {
     struct gpy_fileop *self = container_of(member, struct gpy_fileop, member);
+    bool never_ran = !gy_op_is_idle(&self->op.op);
     /* Nothing is in flight outside a run; what would not end keeps its memory for good. */
-    if (gy_fileop_cancel(&self->op))
+    if (gy_fileop_cancel(&self->op)) {
+        if (self->op.sqe.opcode == IORING_OP_CLOSE && never_ran)
+            (void)close(self->op.sqe.fd); /* nobody else will */
         fileop_unpin(self);
-    else
+    } else {
         self->member.pinned = NULL;
+    }
 }
 
 PyObject *
@@ -322,10 +326,12 @@ fileop_throw(struct gpy_fileop *self, PyObject *const *args, Py_ssize_t nargs)
 
 /* ---- the type ------------------------------------------------------------------------------ */
 
+/* The future is done: cancelled, if the operation still waits.  A close goes on, since it must
+ * happen. */
 static PyObject *
 fileop_call(struct gpy_fileop *self, PyObject *args, PyObject *kwargs)
 {
-    if (self->waiting && gy_fileop_cancel(&self->op))
+    if (self->waiting && self->op.sqe.opcode != IORING_OP_CLOSE && gy_fileop_cancel(&self->op))
         fileop_unpin(self);
     Py_RETURN_NONE;
 }

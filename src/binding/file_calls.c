@@ -4,6 +4,7 @@
 #include "file.h"
 
 #include "../core/prep.h"
+#include "../core/probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -424,6 +425,21 @@ file_fadvise(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
     return submit(loop, &sqe, GPY_FILE_NONE, NULL, NULL);
 }
 
+/* loop._file_call(os.ftruncate, fd, len), where the ring has no such operation. */
+static PyObject *
+truncate_in_thread(struct gpy_loop *loop, int fd, int64_t len)
+{
+    PyObject *os = PyImport_ImportModule("os");
+    PyObject *function = os ? PyObject_GetAttrString(os, "ftruncate") : NULL;
+    PyObject *future = NULL;
+    if (function != NULL)
+        future = PyObject_CallMethod((PyObject *)loop, "_file_call", "OiL", function, fd,
+                                     (long long)len);
+    Py_XDECREF(function);
+    Py_XDECREF(os);
+    return future;
+}
+
 static PyObject *
 file_truncate(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -435,6 +451,8 @@ file_truncate(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
     int64_t len = integer(&call, 1, 0);
     if (PyErr_Occurred())
         return NULL;
+    if (!(loop->core.features & GY_FEAT_FTRUNCATE))
+        return truncate_in_thread(loop, fd, len);
     gy_prep_ftruncate(&sqe, fd, (uint64_t)len);
     return submit(loop, &sqe, GPY_FILE_NONE, NULL, NULL);
 }

@@ -37,21 +37,20 @@ job_of(struct gy_list *node)
 }
 
 static void
-free_jobs(struct gy_list *head)
+drop_jobs(struct gy_list *head)
 {
     struct gy_list *node;
     while ((node = gy_list_pop(head)) != NULL)
-        gy_free(job_of(node));
+        job_of(node)->drop(job_of(node));
 }
 
 static void
 pool_free(struct gy_pool *pool)
 {
-    free_jobs(&pool->queue);
-    free_jobs(&pool->done);
+    drop_jobs(&pool->queue);
+    drop_jobs(&pool->done);
     (void)pthread_cond_destroy(&pool->work);
     (void)pthread_mutex_destroy(&pool->mutex);
-    gy_sys_close(pool->fd);
     gy_free(pool);
 }
 
@@ -168,9 +167,10 @@ gy_pool_destroy(struct gy_pool *pool, bool forked)
     }
     (void)pthread_mutex_lock(&pool->mutex);
     pool->closed = true;
-    free_jobs(&pool->queue);
+    drop_jobs(&pool->queue);
     (void)pthread_cond_broadcast(&pool->work);
     last = pool->threads == 0;
+    gy_sys_close(pool->fd); /* nobody writes to it any more */
     (void)pthread_mutex_unlock(&pool->mutex);
     if (last)
         pool_free(pool);

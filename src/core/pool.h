@@ -13,13 +13,13 @@ enum { GY_POOL_THREADS_MAX = 8 };
 
 struct gy_pool;
 
-/* The beginning of a block of gy_alloc().  The pool owns it from gy_pool_submit() until
- * gy_pool_take() or a gy_pool_cancel() that succeeded; what is left in a pool that is destroyed,
- * it frees. */
+/* The pool owns it from gy_pool_submit() until gy_pool_take() or a gy_pool_cancel() that succeeded;
+ * what is left in a pool that is destroyed, it drops. */
 struct gy_pool_job {
     struct gy_list link;
     void (*run)(struct gy_pool_job *job);
-    bool running; /* or done: too late to cancel */
+    void (*drop)(struct gy_pool_job *job); /* frees it, run or not; any thread */
+    bool running;                          /* or done: too late to cancel */
 };
 
 /* 0 or -errno.  Starts no thread. */

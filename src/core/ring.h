@@ -108,6 +108,10 @@ struct gy_ring_options {
     uint32_t features_off; /* bits to switch off */
 };
 
+/* Threads of the kernel's that work for one ring, of each kind: those for regular files and paths
+ * (bounded) and those for everything else (unbounded). */
+enum { GY_URING_WORKERS_MAX = 8 };
+
 /* Creates a disabled io_uring ring; -ENOMEM is retried with smaller queues.  0 and *out, or -errno.
  * Its memory is MADV_DONTFORK and its descriptor close-on-exec. */
 int gy_ring_uring_create(const struct gy_ring_options *options, struct gy_ring **out);

@@ -30,8 +30,8 @@ enum {
      * it looks when this much time has gone.  The clock is read every few questions only. */
     LOOK_PERIOD_NS = 20 * 1000,
     QUESTIONS_PER_LOOK = 4,
-    EPOLL_FEATURES =
-        GY_FEAT_POLL_MULTISHOT | GY_FEAT_ACCEPT_MULTISHOT | GY_FEAT_ACCEPT | GY_FEAT_EPOLL_PWAIT2,
+    EPOLL_FEATURES = GY_FEAT_POLL_MULTISHOT | GY_FEAT_ACCEPT_MULTISHOT | GY_FEAT_ACCEPT |
+                     GY_FEAT_EPOLL_PWAIT2 | GY_FEAT_FTRUNCATE,
 };
 
 static inline struct gy_epoll *

@@ -11,7 +11,7 @@
 #include <sys/epoll.h>
 
 struct gy_epoll_job {
-    struct gy_pool_job job; /* first: the pool frees what is left */
+    struct gy_pool_job job;
     struct gy_epoll_request *request;
     int32_t res;
     struct io_uring_sqe sqe;
@@ -22,6 +22,16 @@ run(struct gy_pool_job *job)
 {
     struct gy_epoll_job *mine = container_of(job, struct gy_epoll_job, job);
     mine->res = gy_sys_file(&mine->sqe);
+}
+
+/* Its ring is gone: a descriptor that an open brings has no owner. */
+static void
+drop(struct gy_pool_job *job)
+{
+    struct gy_epoll_job *mine = container_of(job, struct gy_epoll_job, job);
+    if (mine->sqe.opcode == IORING_OP_OPENAT && mine->res >= 0)
+        gy_sys_close(mine->res);
+    gy_free(mine);
 }
 
 static GY_COLD int
@@ -56,6 +66,8 @@ gy_epoll_pool_start(struct gy_epoll *epoll, struct gy_epoll_request *request,
     if (job == NULL)
         return -ENOMEM;
     job->job.run = run;
+    job->job.drop = drop;
+    job->res = -ECANCELED;
     job->request = request;
     job->sqe = *sqe;
     request->job = job;

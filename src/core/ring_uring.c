@@ -393,6 +393,16 @@ uring_close(struct gy_ring *ring, int fd)
 
 /* ---- life ---- */
 
+/* Threads of the kernel's, for what it cannot do without blocking.  They are this thread's: only
+ * now is it known.  A kernel that refuses has its own limits. */
+static void
+limit_workers(struct uring *uring)
+{
+    unsigned limits[] = {GY_URING_WORKERS_MAX, GY_URING_WORKERS_MAX};
+    (void)io_uring_register((unsigned)uring->ring.ring_fd, IORING_REGISTER_IOWQ_MAX_WORKERS, limits,
+                            2);
+}
+
 static int
 uring_enable(struct gy_ring *ring)
 {
@@ -406,6 +416,7 @@ uring_enable(struct gy_ring *ring)
     if (err < 0)
         return err;
     uring->owner_thread = gy_sys_thread_id();
+    limit_workers(uring);
     return 0;
 }
 

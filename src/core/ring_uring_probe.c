@@ -83,6 +83,8 @@ opcodes_present(struct io_uring *ring, uint32_t *features)
         present = io_uring_opcode_supported(probe, needed[i]) != 0;
     if (present && io_uring_opcode_supported(probe, IORING_OP_ACCEPT))
         *features |= GY_FEAT_ACCEPT;
+    if (present && io_uring_opcode_supported(probe, GY_URING_OP_FTRUNCATE))
+        *features |= GY_FEAT_FTRUNCATE;
     io_uring_free_probe(probe);
     return present;
 }

@@ -337,6 +337,16 @@ gy_sys_read(int fd, void *buf, size_t len)
     return res < 0 ? res : plain_read(fd, buf, len);
 }
 
+int
+gy_sys_open(const char *path, int flags)
+{
+    int fd = GY_FAULT(SYSCALL);
+    if (fd < 0)
+        return fd;
+    fd = open(path, flags);
+    return fd < 0 ? -errno : fd;
+}
+
 ssize_t
 gy_sys_read_file(const char *path, void *buf, size_t len)
 {

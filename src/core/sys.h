@@ -52,6 +52,7 @@ ssize_t gy_sys_read(int fd, void *buf, size_t len);
 ssize_t gy_sys_write(int fd, const struct iovec *iov, unsigned count);
 /* The way of kernels that do not know RWF_NOSIGNAL; for the tests. */
 ssize_t gy_sys_write_masked(int fd, const struct iovec *iov, unsigned count);
+int gy_sys_open(const char *path, int flags); /* of a file that is there */
 /* The beginning of a file. */
 ssize_t gy_sys_read_file(const char *path, void *buf, size_t len);
 

@@ -2,6 +2,7 @@
 #include "sys_file.h"
 #include "fault.h"
 #include "sys.h"
+#include "sys_mount.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -207,18 +208,33 @@ open_cached(int directory, const char *path, uint64_t flags)
     return -errno;
 }
 
+/* What is known of an open file without asking a server.  true: it lies on a local file system, so
+ * that this is all that is to be known. */
+static bool
+describe(int fd, uint32_t mask, struct statx *out)
+{
+    return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, mask | GY_STATX_MNT_ID, out) == 0 &&
+           gy_sys_is_local(out);
+}
+
+static bool
+is_plain(const struct statx *status)
+{
+    return S_ISREG(status->stx_mode) || S_ISDIR(status->stx_mode);
+}
+
 /* Opening a pipe waits for its other end, and a device for whatever it likes: looked at first. */
 static bool
 opens_at_once(int directory, const char *path, uint32_t flags)
 {
-    struct stat status;
-    bool plain;
+    struct statx status;
+    bool at_once;
     int fd = open_cached(directory, path, O_PATH | O_CLOEXEC | (flags & O_NOFOLLOW));
     if (fd < 0)
         return fd != -EAGAIN; /* the open will fail in the same way */
-    plain = fstat(fd, &status) == 0 && (S_ISREG(status.st_mode) || S_ISDIR(status.st_mode));
+    at_once = describe(fd, STATX_TYPE, &status) && is_plain(&status);
     gy_sys_close(fd);
-    return plain;
+    return at_once;
 }
 
 static int32_t
@@ -231,23 +247,37 @@ open_nowait(const struct io_uring_sqe *sqe)
     return open_cached(sqe->fd, path, flags | O_LARGEFILE);
 }
 
-/* What the kernel knows of a file whose path is cached. */
+/* What the kernel knows of a file that is open, or whose path is cached. */
 static int32_t
 statx_nowait(const struct io_uring_sqe *sqe)
 {
+    const char *path = pointer_of(sqe->addr);
     uint64_t flags = O_PATH | O_CLOEXEC;
-    int fd;
-    int32_t res;
-    if (sqe->statx_flags & AT_EMPTY_PATH)
-        return gy_sys_file(sqe);
+    bool by_path = *path != '\0';
+    bool local;
+    int fd = sqe->fd;
     if (sqe->statx_flags & AT_SYMLINK_NOFOLLOW)
         flags |= O_NOFOLLOW;
-    fd = open_cached(sqe->fd, pointer_of(sqe->addr), flags);
-    if (fd < 0)
-        return fd;
-    res = result_of(statx(fd, "", AT_EMPTY_PATH, sqe->len, pointer_of(sqe->off)));
-    gy_sys_close(fd);
-    return res;
+    if (by_path) {
+        fd = open_cached(fd, path, flags);
+        if (fd < 0)
+            return fd;
+    }
+    local = describe(fd, sqe->len, pointer_of(sqe->off));
+    if (by_path)
+        gy_sys_close(fd);
+    return local ? 0 : -EAGAIN;
+}
+
+/* The last descriptor of a file that was unlinked frees it, and others have something to flush. */
+static int32_t
+close_nowait(const struct io_uring_sqe *sqe)
+{
+    struct statx status;
+    if (!describe(sqe->fd, STATX_TYPE | STATX_NLINK, &status) || !is_plain(&status) ||
+        status.stx_nlink == 0)
+        return -EAGAIN;
+    return gy_sys_file(sqe);
 }
 
 int32_t
@@ -264,7 +294,7 @@ gy_sys_file_nowait(const struct io_uring_sqe *sqe)
     case IORING_OP_STATX:
         return statx_nowait(sqe);
     case IORING_OP_CLOSE:
-        return gy_sys_file(sqe);
+        return close_nowait(sqe);
     default:
         return -EAGAIN;
     }

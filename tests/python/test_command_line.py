@@ -59,6 +59,7 @@ class TestDoctor:
             assert features.items() <= _gyre.probe(backend)["features"].items()
             assert {"poll_multishot", "buf_ring", "accept"} <= set(features)
         assert set(report["limits"]) == {"memlock", "nofile", "nproc"}
+        assert all(0 < n <= 64 for n in report["workers"].values())
 
     def test_epoll_is_asked_for(self):
         report, status = doctor(GYRE_BACKEND="epoll")

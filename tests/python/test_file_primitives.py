@@ -5,6 +5,7 @@ import os
 import stat
 
 import pytest
+from conftest import descriptors
 
 pytestmark = pytest.mark.only("gyre")
 
@@ -229,6 +230,26 @@ def test_closed_with_an_operation_left(new_loop):
     target.append(0)  # no longer exported
     os.close(reader)
     os.close(writer)
+
+
+def test_close_happens_whatever_becomes_of_the_loop(new_loop, tmp_path):
+    loop = new_loop()
+
+    async def begin(cancel):
+        fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+        os.unlink(tmp_path / "file")
+        closing = loop._file_close(fd)  # it frees the file: not at once
+        if cancel:
+            closing.cancel()
+
+    for cancel in (False, True):
+        loop.run_until_complete(begin(cancel))
+        if cancel:
+            loop.run_until_complete(asyncio.sleep(0.01))
+        else:
+            loop.close()
+        assert not any(what.startswith(str(tmp_path)) for what in descriptors().values())
+        loop = new_loop()
 
 
 def test_many_at_once(loop, run, opened):
