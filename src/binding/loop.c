@@ -107,12 +107,14 @@ static int
 find_overrides(struct gpy_loop *self)
 {
     struct gpy_state *state = self->state;
-    bool overridden = false, time_overridden = false;
+    bool overridden = false, time_overridden = false, future_overridden = false;
     if (method_is_overridden(self, state->str_call_soon, &overridden) < 0 ||
         method_is_overridden(self, state->str_call_at, &overridden) < 0 ||
         method_is_overridden(self, state->str_create_task, &overridden) < 0 ||
-        method_is_overridden(self, state->str_time, &time_overridden) < 0)
+        method_is_overridden(self, state->str_time, &time_overridden) < 0 ||
+        method_is_overridden(self, state->str_create_future, &future_overridden) < 0)
         return -1;
+    self->future_overridden = future_overridden;
     self->overridden = overridden;
     self->time_overridden = time_overridden;
     gpy_loop_update_direct(self);
@@ -203,7 +205,8 @@ loop_setattro(struct gpy_loop *self, PyObject *name, PyObject *value)
     if (PyUnicode_Compare(name, state->str_call_soon) != 0 &&
         PyUnicode_Compare(name, state->str_call_at) != 0 &&
         PyUnicode_Compare(name, state->str_create_task) != 0 &&
-        PyUnicode_Compare(name, state->str_time) != 0)
+        PyUnicode_Compare(name, state->str_time) != 0 &&
+        PyUnicode_Compare(name, state->str_create_future) != 0)
         return 0;
     return find_overrides(self);
 }

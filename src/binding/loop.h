@@ -22,6 +22,7 @@ struct gpy_loop {
     bool direct;            /* schedule.h: entries may bypass call_soon                           */
     bool overridden;        /* the type or the instance overrides call_soon, call_at, create_task */
     bool time_overridden;   /* loop.time() is a subclass's or the user's: timers follow it */
+    bool future_overridden; /* so is create_future() */
     bool debug;
     bool stopping;
     bool closed;

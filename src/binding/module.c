@@ -4,6 +4,7 @@
 #include "future.h"
 #include "handle.h"
 #include "loop.h"
+#include "streams.h"
 #include "task.h"
 #include "tcp.h"
 
@@ -54,7 +55,8 @@ module_exec(PyObject *module)
     if (gpy_future_exec(module, state) < 0 || gpy_future_iter_exec(module, state) < 0 ||
         gpy_task_exec(module, state) < 0 || gpy_handle_exec(module, state) < 0 ||
         gpy_backend_exec(module, state) < 0 || gpy_loop_exec(module, state) < 0 ||
-        gpy_tcp_exec(module, state) < 0 || gpy_file_exec(module, state) < 0)
+        gpy_tcp_exec(module, state) < 0 || gpy_file_exec(module, state) < 0 ||
+        gpy_streams_exec(module, state) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "__version__", GPY_VERSION);
 }

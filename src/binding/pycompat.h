@@ -126,6 +126,21 @@ gpy_dict_version(PyObject *dict)
 }
 #endif
 
+/* What a weak reference points at; new reference, NULL (no exception) if it is gone. */
+static inline PyObject *
+gpy_weakref_get(PyObject *reference)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *object = NULL;
+    if (PyWeakref_GetRef(reference, &object) < 0)
+        PyErr_Clear();
+    return object;
+#else
+    PyObject *object = PyWeakref_GetObject(reference);
+    return object == NULL || object == Py_None ? NULL : Py_NewRef(object);
+#endif
+}
+
 static inline bool
 gpy_is_finalizing(void)
 {

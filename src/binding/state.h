@@ -33,7 +33,12 @@
     X(sockop_type)                                                                                 \
     X(fileop_type)                                                                                 \
     X(file_ready_type)                                                                             \
-    X(file_buffer_type)
+    X(file_buffer_type)                                                                            \
+    X(stream_intake_type)                                                                          \
+    X(stream_coro_type)                                                                            \
+    X(stream_method_type)                                                                          \
+    X(stream_reader_type)                                                                          \
+    X(stream_writer_type)
 
 /* Objects looked up once, at import: GPY_OBJECT(field).  Who looks it up says so in its exec
  * function. */
@@ -86,7 +91,15 @@
     X(socket_base)                                                                                 \
     X(file_io)                                                                                     \
     X(current_tasks)                                                                               \
-    X(stat_result_type)
+    X(stat_result_type)                                                                            \
+    X(asyncio_stream_reader)                                                                       \
+    X(asyncio_stream_writer)                                                                       \
+    X(asyncio_stream_protocol)                                                                     \
+    X(incomplete_read_error)                                                                       \
+    X(limit_overrun_error)                                                                         \
+    X(object_class)                                                                                \
+    X(stream_newline)                                                                              \
+    X(stream_originals)
 
 /* Interned attribute and keyword names: GPY_NAME(identifier) is state->str_identifier. */
 #define GPY_NAMES(X)                                                                               \
@@ -155,7 +168,25 @@
     X(sockname)                                                                                    \
     X(peername)                                                                                    \
     X(family)                                                                                      \
-    X(create_future)
+    X(create_future)                                                                               \
+    X(_buffer)                                                                                     \
+    X(_limit)                                                                                      \
+    X(_eof)                                                                                        \
+    X(_waiter)                                                                                     \
+    X(_exception)                                                                                  \
+    X(_transport)                                                                                  \
+    X(_paused)                                                                                     \
+    X(_intake)                                                                                     \
+    X(_protocol)                                                                                   \
+    X(_reader)                                                                                     \
+    X(_drain_helper)                                                                               \
+    X(_connection_lost)                                                                            \
+    X(_stream_reader_wr)                                                                           \
+    X(_client_connected_cb)                                                                        \
+    X(pause_reading)                                                                               \
+    X(resume_reading)                                                                              \
+    X(is_closing)                                                                                  \
+    X(__class__)
 
 /* Memory kept for the next object of a type: GPY_FREELIST(name) is state->free_name. */
 #define GPY_FREELISTS(X)                                                                           \
@@ -184,6 +215,7 @@ struct gpy_state {
     uint64_t *task_names; /* the n of the last Task-n: asyncio's counter, or the next field */
     uint64_t own_task_names;
     struct gpy_task_node live_tasks; /* head: registered and not done, before 3.14             */
+    unsigned int stream_versions[3]; /* of asyncio's stream classes when they were looked at */
     bool lists_tasks;                /* asyncio's set looks there; false: tasks are added to it */
     uint8_t stat_fields[GPY_STAT_FIELDS]; /* file_stat.c: the index of each in os.stat_result */
 #define X(field) PyTypeObject *field;

@@ -11,6 +11,7 @@
 #include "errors.h"
 #include "future.h"
 #include "pycompat.h"
+#include "streams.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -220,6 +221,8 @@ gpy_stream_transport_start(struct gpy_stream_transport *self, PyObject *waiter)
 {
     struct gpy_transport *base = &self->base;
     struct gpy_state *state = base->state;
+    if (base->loop->direct) /* in debug mode everything is asyncio's own */
+        gpy_streams_adopt(state, base->protocol);
     PyObject *made = PyObject_GetAttr(base->protocol, state->str_connection_made);
     PyObject *begin = made ? PyObject_GetAttr((PyObject *)self, state->str__begin) : NULL;
     int rc = -1;

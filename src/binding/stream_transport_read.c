@@ -9,6 +9,7 @@
 #include "errors.h"
 #include "pycompat.h"
 #include "ssl.h"
+#include "streams.h"
 
 #include <errno.h>
 #include <string.h>
@@ -86,9 +87,26 @@ gpy_stream_transport_on_buffer(struct gy_stream *stream, void **data, size_t *le
 /* ---- bytes -------------------------------------------------------------------------------------
  */
 
+/* The protocol is a plain StreamReaderProtocol: what its data_received() would do.  False: call it.
+ */
+static bool
+feed_stream(struct gpy_transport *base, const void *data, size_t len)
+{
+    struct gpy_intake *intake = gpy_streams_intake(base->state, base->protocol);
+    if (intake == NULL)
+        return false;
+    int rc = gpy_intake_feed_memory(intake, data, len);
+    Py_DECREF((PyObject *)intake);
+    if (GY_UNLIKELY(rc < 0))
+        gpy_transport_fatal_error(base, "Fatal error: protocol.data_received() call failed.");
+    return true;
+}
+
 static void
 data_received(struct gpy_transport *base, const void *data, size_t len)
 {
+    if (base->loop->direct && feed_stream(base, data, len))
+        return;
     PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
     PyObject *result = bytes ? gpy_protocol_call(base->loop, base->context, base->protocol,
                                                  base->state->str_data_received, bytes)
