@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .loop import Loop
 
-__all__ = ["File", "running_loop", "settle", "view_of"]
+__all__ = ["File", "running_loop", "settle", "view_of", "whole"]
 
 # What gyre's file operations return: a Future, or something that has its result and is awaited
 # once, at once.  What fails at once raises in the call.
@@ -74,6 +74,21 @@ async def settle(loop: Loop, op: Op) -> Any:
             await _outlast(loop, op)
         return op.result()
     return await op
+
+
+async def whole(loop: Loop, op: Op) -> Any:
+    """The result of an operation that is waited for to its end, also by a cancelled waiter."""
+    if not isinstance(op, asyncio.Future):
+        return await op
+    try:
+        return await settle(loop, op)
+    except asyncio.CancelledError:
+        while not op.done():
+            try:
+                await _outlast(loop, op)
+            except asyncio.CancelledError:
+                pass  # the first one is raised
+        raise
 
 
 def view_of(data: ReadableBuffer) -> memoryview:

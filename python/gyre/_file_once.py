@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from ._file_base import running_loop, settle, view_of
+from ._file_base import running_loop, settle, view_of, whole
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, StrOrBytesPath
@@ -26,7 +26,6 @@ __all__ = ["copy_file", "read_file", "read_many", "stat", "stat_many", "write_fi
 _T = TypeVar("_T")
 
 WINDOW = 64  # operations in flight, where the caller does not say
-FIRST_READ = 16 * 1024
 FAIR = 64  # answers from the cache in a row; then others have their turn
 COPY_BYTES = 8 * 1024 * 1024  # at a time, so that a cancelled copy ends soon
 
@@ -40,24 +39,11 @@ async def read_file(
 ) -> bytes | str:
     """The content of a file: bytes, or text with universal newlines if there is an encoding."""
     try:
-        data = await read_path(running_loop(), os.fsencode(path))
+        data = await running_loop()._file_read_path(os.fsencode(path))
     except OSError as exc:
         exc.filename = os.fspath(path)
         raise
     return data if encoding is None else decode(data, encoding, errors)
-
-
-async def read_path(loop: Loop, name: bytes) -> bytes:
-    """The content of a file."""
-    fd = await loop._file_open(name, os.O_RDONLY | os.O_CLOEXEC, 0)
-    try:
-        want = max(os.fstat(fd).st_size + 1, FIRST_READ)
-        parts = []
-        while data := await loop._file_read(fd, want, -1):
-            parts.append(data)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-    finally:
-        await settle(loop, loop._file_close(fd))
 
 
 def decode(data: bytes, encoding: str, errors: str, newline: str | None = None) -> str:
@@ -96,21 +82,18 @@ async def write_file(
         else:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             fd = await loop._file_open(name, flags, 0o666 if mode is None else mode)
-            await _fill(loop, fd, view, sync=False)
+            await fill(loop, fd, view)
     except OSError as exc:
         exc.filename = os.fspath(path)
         raise
     return len(view)
 
 
-async def _fill(loop: Loop, fd: int, view: memoryview, sync: bool) -> None:
+async def fill(loop: Loop, fd: int, view: memoryview) -> None:
     """Writes all of it and closes the descriptor, whatever happens."""
     try:
-        done = 0
-        while done < len(view):
-            done += await settle(loop, loop._file_write(fd, view[done:], done))
-        if sync:
-            await settle(loop, loop._file_fsync(fd, False))
+        while view:
+            view = view[await loop._file_write(fd, view, -1) :]
     finally:
         await settle(loop, loop._file_close(fd))
 
@@ -120,23 +103,39 @@ async def _write_atomically(loop: Loop, name: bytes, view: memoryview, mode: int
     folder, base = os.path.split(name)
     temporary = os.path.join(folder, b"." + base[:200] + b"." + secrets.token_hex(8).encode())
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    fd = await loop._file_open(temporary, flags, 0o666 if mode is None else mode)
+    # A task: were the open itself cancelled, nobody would know whether there is a file now.
+    opening = loop.create_task(_open(loop, temporary, flags, 0o666 if mode is None else mode))
     try:
-        try:
-            if mode is None:
-                await _take_permissions(loop, name, fd)
-        except BaseException:
-            await settle(loop, loop._file_close(fd))
-            raise
-        await _fill(loop, fd, view, sync=True)
+        fd = await whole(loop, opening)
+    except asyncio.CancelledError:
+        if not opening.cancelled() and not opening.exception():
+            await _discard(loop, temporary, opening.result())
+        raise
+    try:
+        if mode is None:
+            await _take_permissions(loop, name, fd)
+        while view:
+            view = view[await whole(loop, loop._file_write(fd, view, -1)) :]
+        await whole(loop, loop._file_fsync(fd, False))
         await settle(loop, loop._file_rename(temporary, name, 0))
     except BaseException:
-        try:
-            await settle(loop, loop._file_unlink(temporary, False))
-        except FileNotFoundError:
-            pass  # it was renamed before we were cancelled
+        await _discard(loop, temporary, fd)
         raise
+    await settle(loop, loop._file_close(fd))
     await _sync_folder(loop, folder or b".")
+
+
+async def _open(loop: Loop, name: bytes, flags: int, mode: int) -> int:
+    return await loop._file_open(name, flags, mode)
+
+
+async def _discard(loop: Loop, temporary: bytes, fd: int) -> None:
+    closing = loop._file_close(fd)
+    try:
+        await settle(loop, loop._file_unlink(temporary, False))
+    except FileNotFoundError:
+        pass  # it was renamed before we were cancelled
+    await settle(loop, closing)
 
 
 async def _target(loop: Loop, name: bytes) -> bytes:
@@ -152,13 +151,13 @@ async def _take_permissions(loop: Loop, name: bytes, fd: int) -> None:
         before = await loop._file_stat(name)
     except FileNotFoundError:
         return
-    await loop._file_call(os.fchmod, fd, before.st_mode & 0o7777)
+    await whole(loop, loop._file_call(os.fchmod, fd, before.st_mode & 0o7777))
 
 
 async def _sync_folder(loop: Loop, folder: bytes) -> None:
     fd = await loop._file_open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, 0)
     try:
-        await settle(loop, loop._file_fsync(fd, False))
+        await whole(loop, loop._file_fsync(fd, False))
     except OSError as exc:
         if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
             raise
@@ -217,11 +216,11 @@ async def _copy_content(
         raise shutil.SameFileError(f"{source!r} and {target!r} are the same file")
     try:
         if there.st_size:
-            await settle(loop, loop._file_truncate(fd_out, 0))
+            await whole(loop, loop._file_truncate(fd_out, 0))
         copied = 0
-        while count := await settle(loop, loop._file_call(_copy_piece, fd_in, fd_out)):
+        while count := await whole(loop, loop._file_call(_copy_piece, fd_in, fd_out)):
             copied += count
-        await settle(loop, loop._file_call(os.fchmod, fd_out, info.st_mode & 0o7777))
+        await whole(loop, loop._file_call(os.fchmod, fd_out, info.st_mode & 0o7777))
     except OSError as exc:
         exc.filename, exc.filename2 = os.fspath(source), os.fspath(target)
         raise
@@ -260,11 +259,10 @@ def _copy_link(source: Any, target: Any) -> None:
 
 async def _open_named(loop: Loop, path: Any, flags: int, mode: int) -> int:
     try:
-        fd: int = await loop._file_open(os.fsencode(path), flags | os.O_CLOEXEC, mode)
+        return await _open(loop, os.fsencode(path), flags | os.O_CLOEXEC, mode)
     except OSError as exc:
         exc.filename = os.fspath(path)
         raise
-    return fd
 
 
 @overload
@@ -319,10 +317,7 @@ async def read_many(
 
     return_exceptions: as stat_many().
     """
-    loop = running_loop()
-    return await _many(
-        paths, limit, return_exceptions, lambda name: loop.create_task(read_path(loop, name))
-    )
+    return await _many(paths, limit, return_exceptions, running_loop()._file_read_path)
 
 
 async def _many(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ._file_base import File, running_loop
 from ._file_buffered import BUFFER_BYTES, BufferedFile
-from ._file_raw import PAGE, DirectFile, RawFile, aligned_memory
+from ._file_raw import DirectFile, RawFile
 from ._file_text import TextFile, default_encoding
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class _Request:
         loop = running_loop()
         fd = await self._descriptor(loop)
         try:
-            return await self._wrap(loop, fd)
+            return self._wrap(loop, fd)
         except BaseException:
             if self.closefd and not isinstance(self.file, int):
                 os.close(fd)
@@ -184,14 +184,13 @@ class _Request:
         os.set_inheritable(fd, False)
         return fd
 
-    async def _wrap(self, loop: Loop, fd: int) -> Any:
+    def _wrap(self, loop: Loop, fd: int) -> Any:
         kind = os.fstat(fd).st_mode
         if stat.S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self.file)
         closefd, mode = self.closefd, self.raw_mode
         if self.direct:
-            direct = DirectFile(loop, fd, self.file, mode, closefd)
-            return await self._ready(direct, direct._find_alignment)
+            return DirectFile(loop, fd, self.file, mode, closefd)
         if self.buffering == 0:
             return RawFile(loop, fd, self.file, mode, closefd)
         line_buffering = self.buffering == 1 or (
@@ -203,17 +202,13 @@ class _Request:
         if self.binary:
             return BufferedFile(loop, fd, self.file, mode, closefd, size)
         buffered = BufferedFile(loop, fd, self.file, mode, closefd, size)
-        return TextFile(
-            buffered, self.encoding, self.errors, self.newline, line_buffering, self.mode
-        )
-
-    async def _ready(self, file: File, prepare: Callable[[], Any]) -> File:
         try:
-            await prepare()
+            return TextFile(
+                buffered, self.encoding, self.errors, self.newline, line_buffering, self.mode
+            )
         except BaseException:
-            file._fd = -1  # make() closes the descriptor
+            buffered._fd = -1  # make() closes the descriptor
             raise
-        return file
 
 
 def _article(word: str) -> str:
@@ -326,12 +321,10 @@ def open(
 def aligned_buffer(size: int, alignment: int = 4096) -> memoryview:
     """A writable buffer whose address is a multiple of alignment, as O_DIRECT wants it.
 
-    The memory lives as long as anything refers to it.
+    Needs a running gyre loop; the memory lives as long as anything refers to it.
     """
     if size < 0:
         raise ValueError("a buffer cannot have a negative size")
     if alignment < 1 or alignment & (alignment - 1):
         raise ValueError(f"an alignment is a power of two, not {alignment}")
-    if alignment > PAGE:
-        raise ValueError(f"an alignment of more than a page ({PAGE} bytes): {alignment}")
-    return aligned_memory(size)
+    return memoryview(running_loop()._file_buffer(size, alignment))

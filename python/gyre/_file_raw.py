@@ -5,7 +5,6 @@ DirectFile: the same past the page cache (O_DIRECT), where the kernel wants mult
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -21,14 +20,6 @@ __all__ = ["DirectFile", "RawFile"]
 
 READ_ALL_FIRST = 64 * 1024  # when the size is not known
 READ_ALL_MOST = 8 * 1024 * 1024
-
-
-PAGE = mmap.PAGESIZE
-
-
-def aligned_memory(size: int) -> memoryview:
-    """A writable buffer that begins at a page."""
-    return memoryview(mmap.mmap(-1, max(size, 1)))[:size]
 
 
 class RawFile(File):
@@ -215,11 +206,9 @@ class DirectFile(RawFile):
     __slots__ = ("_memory", "_block")
 
     def __init__(self, loop: Loop, fd: int, name: Any, mode: str, closefd: bool = True) -> None:
+        self._fd = -1
+        self._memory, self._block = loop._file_alignment(fd)
         super().__init__(loop, fd, name, mode, closefd)
-        self._memory = self._block = 1
-
-    async def _find_alignment(self) -> None:
-        self._memory, self._block = PAGE, PAGE
 
     @property
     def alignment(self) -> tuple[int, int]:
@@ -236,7 +225,7 @@ class DirectFile(RawFile):
     async def _read_at(self, size: int, offset: int) -> bytes:
         self._check_blocks("offsets", offset)
         self._check_blocks("lengths", size)
-        buffer = aligned_memory(size)
+        buffer = memoryview(self._loop._file_buffer(size, self._memory))
         op = self._loop._file_readinto(self._fd, buffer, offset)
         self._track(op)
         count: int = await op
@@ -249,7 +238,7 @@ class DirectFile(RawFile):
         self._check_blocks("lengths", len(view))
         if not isinstance(data, bytes) or not len(view):
             return data
-        buffer = aligned_memory(len(view))
+        buffer = memoryview(self._loop._file_buffer(len(view), self._memory))
         buffer[: len(view)] = view
         return buffer
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
 from ._file_base import running_loop, settle, view_of
-from ._file_once import _fill, decode, read_path
+from ._file_once import decode, fill
 from ._file_open import Opening
 from ._file_open import open as open_file
 from ._file_raw import RawFile
@@ -172,7 +172,7 @@ class Path(pathlib.PurePosixPath):
     async def read_bytes(self) -> bytes:
         """The content."""
         try:
-            data = await read_path(running_loop(), os.fsencode(self))
+            data = await running_loop()._file_read_path(os.fsencode(self))
         except OSError as exc:
             _name_error(exc, str(self))
             raise
@@ -199,7 +199,7 @@ class Path(pathlib.PurePosixPath):
         except OSError as exc:
             _name_error(exc, str(self))
             raise
-        await _fill(loop, fd, view, sync=False)
+        await fill(loop, fd, view)
 
     async def write_bytes(self, data: ReadableBuffer) -> int:
         """Replaces the content; the number of bytes."""
