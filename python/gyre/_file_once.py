@@ -12,6 +12,7 @@ import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from ._file_base import running_loop, settle, view_of, whole
@@ -92,8 +93,12 @@ async def write_file(
 async def fill(loop: Loop, fd: int, view: memoryview) -> None:
     """Writes all of it and closes the descriptor, whatever happens."""
     try:
-        while view:
-            view = view[await loop._file_write(fd, view, -1) :]
+        # At offsets where there are some: io_uring (6.18) does not move the position of the
+        # descriptor when it reports what it wrote before the disk was full.
+        regular = S_ISREG(os.fstat(fd).st_mode)
+        done = 0
+        while done < len(view):
+            done += await loop._file_write(fd, view[done:], done if regular else -1)
     finally:
         await settle(loop, loop._file_close(fd))
 
@@ -114,8 +119,9 @@ async def _write_atomically(loop: Loop, name: bytes, view: memoryview, mode: int
     try:
         if mode is None:
             await _take_permissions(loop, name, fd)
-        while view:
-            view = view[await whole(loop, loop._file_write(fd, view, -1)) :]
+        done = 0
+        while done < len(view):
+            done += await whole(loop, loop._file_write(fd, view[done:], done))
         await whole(loop, loop._file_fsync(fd, False))
         await settle(loop, loop._file_rename(temporary, name, 0))
     except BaseException:
