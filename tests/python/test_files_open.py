@@ -627,8 +627,9 @@ class TestEnd:
 
     def test_closed_behind_our_back(self, run, path):
         async def main():
-            file = await gyre.open(path, "rb", 0)
-            os.close(file.fileno())
+            fd = os.open(path, os.O_RDONLY)
+            file = await gyre.open(fd, "rb", 0, closefd=False)
+            os.close(fd)
             with pytest.raises(OSError) as failed:
                 await file.read(1)
             assert failed.value.errno == errno.EBADF
