@@ -104,7 +104,7 @@ struct gy_ring {
 
 struct gy_ring_options {
     uint32_t sq_entries;   /* 0: default 256 */
-    uint32_t cq_entries;   /* 0: default 4096 */
+    uint32_t cq_entries;   /* 0: default 1024 */
     uint32_t features_off; /* bits to switch off */
 };
 

@@ -20,7 +20,7 @@
 
 enum {
     SQ_ENTRIES_DEFAULT = 256,
-    CQ_ENTRIES_DEFAULT = 4096,
+    CQ_ENTRIES_DEFAULT = 1024,
     SQ_ENTRIES_MIN = 8, /* below this a failure for want of memory is final */
     BUFFER_GROUPS_MAX = 4,
     /* Registering the descriptor costs a system call and saves a reference count per enter: a run
