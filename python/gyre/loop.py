@@ -84,6 +84,7 @@ class Loop(
         udp_offload: bool = True,
     ) -> None:
         self._signal_handlers = {}
+        self._children = {}
         self._unix_server_sockets: dict[Any, Any] = {}
         # Transports of other libraries by descriptor, as asyncio's own code keeps them.
         self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
@@ -110,6 +111,7 @@ class Loop(
         self._close_signals()
         self._close_file_threads()
         self._close_core()
+        self._close_children()
         super().close()
 
     @property

@@ -365,11 +365,11 @@ pipe_lose(struct gpy_pipe_transport *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* A reader's close(): nothing if it is closing already. */
+/* A reader's close(): nothing if it is closing already, or if the loop's close() has closed it. */
 static PyObject *
 reader_close(struct gpy_pipe_transport *self, PyObject *ignored)
 {
-    if (self->base.closing)
+    if (self->base.closing || self->stream_ended)
         Py_RETURN_NONE;
     return pipe_lose(self, ignored);
 }
@@ -490,7 +490,7 @@ static void
 pipe_finalize(struct gpy_pipe_transport *self)
 {
     PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
-    if (!self->base.ended &&
+    if (!self->base.ended && !self->pipe_taken &&
         PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R", self) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
     gpy_pipe_transport_abandon(self);
@@ -519,6 +519,14 @@ static PyObject *
 pipe_pipe_get(struct gpy_pipe_transport *self, void *Py_UNUSED(closure))
 {
     return Py_NewRef(self->pipe ? self->pipe : Py_None);
+}
+
+static int
+pipe_pipe_set(struct gpy_pipe_transport *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    self->pipe_taken = value == NULL || value == Py_None;
+    Py_XSETREF(self->pipe, self->pipe_taken ? NULL : Py_NewRef(value));
+    return 0;
 }
 
 GPY_ONE_ARGUMENT(writer_write, struct gpy_pipe_transport, gpy_pipe_transport_write, "write", "data")
@@ -573,7 +581,7 @@ static PyMethodDef writer_methods[] = {
 static PyGetSetDef pipe_getset[] = {
     {"_loop", (getter)gpy_transport_loop_get, NULL, NULL, NULL},
     {"_protocol", (getter)gpy_transport_protocol_get, NULL, NULL, NULL},
-    {"_pipe", (getter)pipe_pipe_get, NULL, NULL, NULL},
+    {"_pipe", (getter)pipe_pipe_get, (setter)pipe_pipe_set, NULL, NULL},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -16,6 +16,7 @@ struct gpy_pipe_transport {
     bool pipe_is_plain;   /* its descriptor is read at its place, not by fileno()              */
     bool writes;          /* the type: a WritePipeTransport                                    */
     bool watches;         /* writer: the other end's close is noticed                          */
+    bool pipe_taken;      /* _pipe = None: as with asyncio's, somebody else closes it quietly    */
     bool stream_ended;    /* the core has closed or abandoned the stream                       */
     uint32_t lost_writes; /* writer: asyncio's _conn_lost: failed and ignored writes           */
 };

@@ -298,10 +298,9 @@ PyObject *
 gpy_pipe_transport_write_eof(struct gpy_pipe_transport *self, PyObject *Py_UNUSED(ignored))
 {
     struct gpy_transport *base = &self->base;
-    if (!base->closing) {
+    if (!base->closing && !self->stream_ended) { /* else the loop's close() has closed it */
         base->closing = true;
-        if ((self->stream_ended || gy_stream_queued(&self->stream) == 0) &&
-            gpy_pipe_transport_lose(self, NULL) < 0)
+        if (gy_stream_queued(&self->stream) == 0 && gpy_pipe_transport_lose(self, NULL) < 0)
             return NULL;
     }
     Py_RETURN_NONE;
