@@ -287,11 +287,12 @@ def http_cells():
 
 
 def micro_cells():
+    import bench.proc.workloads  # noqa: F401 - adds its own
     from bench.micro import workloads
 
     for workload in workloads.WORKLOADS.values():
         yield Cell(
-            f"micro.{workload.name}",
+            workload.name if workload.name.startswith("proc.") else f"micro.{workload.name}",
             "micro",
             workload.title,
             metric=LATENESS if workload.reports_lateness else RATE,

@@ -1,0 +1,1 @@
+"""Child processes: workloads of the paired runner (bench/micro)."""
