@@ -18,6 +18,8 @@ struct gpy_stream_transport {
     struct gy_stream stream;
     PyObject *empty_waiter; /* sendfile waits for an empty buffer: a future, or NULL           */
     Py_buffer *view;        /* BufferedProtocol: allocated; view->obj is set during a recv(2)  */
+    PyObject *into;         /* the bytes object that the running recv(2) fills, or NULL        */
+    uint32_t recv_hint;     /* how large the next one is made; 0: the loop's scratch memory    */
     bool eof;               /* write_eof() was called                                          */
     bool stream_ended;      /* the core has closed or abandoned the stream                     */
 };

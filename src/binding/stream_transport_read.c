@@ -17,9 +17,15 @@
 /* ---- where the next bytes go ------------------------------------------------------------------
  */
 
+/* Messages of this size and more are received straight into the bytes object that the protocol
+ * gets.  It is made as large as the last message and a little more, so that one recv(2) shows that
+ * there is no more; the little is less than what the allocator would split off. */
+enum { DIRECT_BYTES_MIN = 8192, DIRECT_BYTES_MORE = 8 };
+
 void
 gpy_stream_transport_release_view(struct gpy_stream_transport *self)
 {
+    Py_CLEAR(self->into);
     if (self->view != NULL && self->view->obj != NULL)
         PyBuffer_Release(self->view); /* sets obj to NULL */
 }
@@ -67,6 +73,54 @@ view_buffer(struct gpy_stream_transport *self, bool feeding, void **data, size_t
     return true;
 }
 
+/* A new bytes object for what comes, if the last message was large. */
+static bool
+own_buffer(struct gpy_stream_transport *self, void **data, size_t *len)
+{
+    GY_ASSERT(self->into == NULL);
+    if (self->recv_hint == 0)
+        return true; /* the loop's scratch memory; bytes are made of it */
+    self->into = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)self->recv_hint + DIRECT_BYTES_MORE);
+    if (self->into == NULL) {
+        PyErr_Clear();
+        return true;
+    }
+    *data = PyBytes_AS_STRING(self->into);
+    *len = (size_t)PyBytes_GET_SIZE(self->into);
+    return true;
+}
+
+/* len bytes have come.  A message that filled its room may have been cut: twice as much. */
+static uint32_t
+next_hint(uint32_t hint, size_t len)
+{
+    size_t next = len;
+    if (len < DIRECT_BYTES_MIN)
+        return 0;
+    if (hint != 0 && len >= hint + DIRECT_BYTES_MORE)
+        next = 2 * (size_t)hint;
+    else if (len < hint)
+        next = Py_MAX(len, hint - hint / 8);
+    return (uint32_t)Py_MIN(next, (size_t)(GY_RECV_BYTES_MAX - DIRECT_BYTES_MORE));
+}
+
+/* The bytes that came, if they are in an object already; NULL without an exception: they are in
+ * memory of the core's. */
+static PyObject *
+take_bytes(struct gpy_stream_transport *self, const void *data, size_t len)
+{
+    PyObject *bytes = self->into;
+    self->into = NULL;
+    self->recv_hint = next_hint(self->recv_hint, len);
+    if (bytes == NULL)
+        return NULL;
+    if (data != PyBytes_AS_STRING(bytes) || len < (size_t)PyBytes_GET_SIZE(bytes) / 2)
+        Py_SETREF(bytes, PyBytes_FromStringAndSize(data, (Py_ssize_t)len));
+    else if (len < (size_t)PyBytes_GET_SIZE(bytes))
+        (void)_PyBytes_Resize(&bytes, (Py_ssize_t)len);
+    return bytes;
+}
+
 bool
 gpy_stream_transport_on_buffer(struct gy_stream *stream, void **data, size_t *len)
 {
@@ -79,8 +133,10 @@ gpy_stream_transport_on_buffer(struct gy_stream *stream, void **data, size_t *le
         gpy_transport_fatal_error(base, "Fatal read error on socket transport");
         return false;
     }
+    if (base->kind == GPY_PROTOCOL_DATA)
+        return own_buffer(self, data, len);
     if (base->kind != GPY_PROTOCOL_BUFFER)
-        return true; /* the loop's scratch memory; bytes are made of it */
+        return true; /* the loop's scratch memory: what TLS reads is not kept */
     return view_buffer(self, false, data, len);
 }
 
@@ -88,14 +144,15 @@ gpy_stream_transport_on_buffer(struct gy_stream *stream, void **data, size_t *le
  */
 
 /* The protocol is a plain StreamReaderProtocol: what its data_received() would do.  False: call it.
- */
+ * bytes_or_null: an object that has the same. */
 static bool
-feed_stream(struct gpy_transport *base, const void *data, size_t len)
+feed_stream(struct gpy_transport *base, PyObject *bytes_or_null, const void *data, size_t len)
 {
     struct gpy_intake *intake = gpy_streams_intake(base->state, base->protocol);
     if (intake == NULL)
         return false;
-    int rc = gpy_intake_feed_memory(intake, data, len);
+    int rc = bytes_or_null != NULL ? gpy_intake_feed(intake, bytes_or_null)
+                                   : gpy_intake_feed_memory(intake, data, len);
     Py_DECREF((PyObject *)intake);
     if (GY_UNLIKELY(rc < 0))
         gpy_transport_fatal_error(base, "Fatal error: protocol.data_received() call failed.");
@@ -103,14 +160,21 @@ feed_stream(struct gpy_transport *base, const void *data, size_t len)
 }
 
 static void
-data_received(struct gpy_transport *base, const void *data, size_t len)
+data_received(struct gpy_stream_transport *self, const void *data, size_t len)
 {
-    if (base->loop->direct && feed_stream(base, data, len))
+    struct gpy_transport *base = &self->base;
+    PyObject *result = NULL;
+    PyObject *bytes = take_bytes(self, data, len);
+    bool failed = bytes == NULL && PyErr_Occurred() != NULL;
+    if (!failed && base->loop->direct && feed_stream(base, bytes, data, len)) {
+        Py_XDECREF(bytes);
         return;
-    PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
-    PyObject *result = bytes ? gpy_protocol_call(base->loop, base->context, base->protocol,
-                                                 base->state->str_data_received, bytes)
-                             : NULL;
+    }
+    if (bytes == NULL && !failed)
+        bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
+    if (bytes != NULL)
+        result = gpy_protocol_call(base->loop, base->context, base->protocol,
+                                   base->state->str_data_received, bytes);
     Py_XDECREF(bytes);
     if (GY_UNLIKELY(result == NULL))
         gpy_transport_fatal_error(base, "Fatal error: protocol.data_received() call failed.");
@@ -143,7 +207,7 @@ feed_buffered(struct gpy_stream_transport *self, const char *data, size_t len)
             return;
         }
         if (base->kind == GPY_PROTOCOL_DATA) {
-            data_received(base, data, len);
+            data_received(self, data, len);
             return;
         }
         if (!view_buffer(self, true, &into, &room))
@@ -164,13 +228,15 @@ gpy_stream_transport_on_data(struct gy_stream *stream, void *data, size_t len)
 {
     struct gpy_stream_transport *self = gpy_stream_transport_of(stream);
     struct gpy_transport *base = &self->base;
+    if (GY_LIKELY(base->kind == GPY_PROTOCOL_DATA && !base->conn_lost && base->protocol != NULL)) {
+        data_received(self, data, len);
+        return;
+    }
     bool in_view = self->view != NULL && self->view->obj != NULL && data == self->view->buf;
     gpy_stream_transport_release_view(self);
     if (GY_UNLIKELY(base->conn_lost || base->protocol == NULL))
         return;
-    if (GY_LIKELY(base->kind == GPY_PROTOCOL_DATA))
-        data_received(base, data, len);
-    else if (base->kind == GPY_PROTOCOL_TLS)
+    if (base->kind == GPY_PROTOCOL_TLS)
         gpy_ssl_feed((struct gpy_ssl *)base->protocol, base, data, len);
     else if (in_view)
         buffer_updated(base, len);
