@@ -60,6 +60,7 @@ class SSLProtocol(_gyre.SSLCore, _asyncio.SSLProtocol):  # type: ignore[misc]
                 raise RuntimeError("Creating _SSLProtocolTransport twice")
             self._app_transport = _make_transport(self._loop, self)
             self._app_transport_created = True
+            self._adopt_streams()
         return self._app_transport
 
 

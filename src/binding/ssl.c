@@ -5,6 +5,7 @@
 #include "ssl.h"
 
 #include "pycompat.h"
+#include "streams.h"
 
 #include <structmember.h>
 
@@ -247,7 +248,19 @@ ssl_is_direct(struct gpy_ssl *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(self->ssl != NULL);
 }
 
+/* The application's protocol is about to be connected: a plain stream gets its short cuts. */
+static PyObject *
+ssl_adopt_streams(struct gpy_ssl *self, PyObject *Py_UNUSED(ignored))
+{
+    struct gpy_state *state = self->state;
+    if (self->app_protocol != NULL && self->loop != NULL &&
+        gpy_loop_direct(state, self->loop) != NULL)
+        gpy_streams_adopt(state, self->app_protocol);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef ssl_methods[] = {
+    {"_adopt_streams", (PyCFunction)ssl_adopt_streams, METH_NOARGS, NULL},
     {"_watch", (PyCFunction)ssl_watch, METH_VARARGS, NULL},
     {"_is_direct", (PyCFunction)ssl_is_direct, METH_NOARGS, NULL},
     {"_do_read", (PyCFunction)ssl_do_read, METH_NOARGS, NULL},

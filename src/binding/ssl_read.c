@@ -9,6 +9,7 @@
 #include "ssl.h"
 
 #include "pycompat.h"
+#include "streams.h"
 
 enum pull {
     PULL_DATA,
@@ -156,6 +157,28 @@ end_of_data(struct gpy_ssl *self)
                : call_method(self, self->state->str__start_shutdown);
 }
 
+/* app_protocol.data_received(bytes), or what a plain stream's would do. */
+static int
+deliver(struct gpy_ssl *self, PyObject *bytes)
+{
+    struct gpy_state *state = self->state;
+    PyObject *protocol = Py_NewRef(self->app_protocol ? self->app_protocol : Py_None);
+    struct gpy_intake *intake = NULL;
+    if (self->loop != NULL && gpy_loop_direct(state, self->loop) != NULL)
+        intake = gpy_streams_intake(state, protocol);
+    int rc;
+    if (intake != NULL) {
+        rc = gpy_intake_feed(intake, bytes);
+        Py_DECREF((PyObject *)intake);
+    } else {
+        PyObject *result = PyObject_CallMethodOneArg(protocol, state->str_data_received, bytes);
+        rc = result != NULL ? 0 : -1;
+        Py_XDECREF(result);
+    }
+    Py_DECREF(protocol);
+    return rc;
+}
+
 static int
 read_copied(struct gpy_ssl *self, struct feed *feed)
 {
@@ -168,14 +191,8 @@ read_copied(struct gpy_ssl *self, struct feed *feed)
     int rc = what == PULL_ERROR ? -1 : feed_rest(self, feed);
     if (rc == 0 && batch.have != 0 && batch.have < batch.room)
         rc = _PyBytes_Resize(&batch.bytes, (Py_ssize_t)batch.have);
-    if (rc == 0 && batch.have != 0) {
-        PyObject *protocol = Py_NewRef(self->app_protocol ? self->app_protocol : Py_None);
-        PyObject *result =
-            PyObject_CallMethodOneArg(protocol, self->state->str_data_received, batch.bytes);
-        rc = result ? 0 : -1;
-        Py_XDECREF(result);
-        Py_DECREF(protocol);
-    }
+    if (rc == 0 && batch.have != 0)
+        rc = deliver(self, batch.bytes);
     Py_XDECREF(batch.bytes);
     return rc == 0 && what == PULL_END ? end_of_data(self) : rc;
 }

@@ -127,6 +127,39 @@ def test_handshake_timeout(loop, client_context):
     drive(loop, main())
 
 
+def test_streams_have_their_short_cuts(loop, kind, tls_code, server_context, client_context):
+    adopted = kind == "gyre" and tls_code != "asyncio"
+    seen = []
+
+    async def handle(reader, writer):
+        seen.append((type(reader) is not asyncio.StreamReader, reader))
+        while line := await reader.readline():
+            writer.write(line)
+            await writer.drain()
+        writer.close()
+
+    async def main():
+        server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=server_context, limit=5000)
+        reader, writer = await asyncio.open_connection(
+            *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost"
+        )
+        assert (type(reader) is not asyncio.StreamReader) == adopted
+        lines = [b"x" * (n * 37 % 4000) + b"\n" for n in range(100)]
+        writer.writelines(lines)
+        for line in lines:
+            assert await reader.readline() == line
+        assert seen[0][0] == adopted
+        assert seen[0][1]._buffer == b""
+        writer.close()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+        await asyncio.sleep(0.01)
+
+    drive(loop, main())
+
+
 def test_start_tls(loop, server_context, client_context):
     """A plain conversation becomes TLS in the middle, on both sides."""
 
