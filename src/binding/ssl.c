@@ -51,6 +51,7 @@ feed_otherwise(struct gpy_ssl *self, const char *data, size_t len)
 {
     struct gpy_state *state = self->state;
     PyObject *name = NULL;
+    (void)gpy_ssl_frame_walk(&self->frame, data, len);
     while (len != 0) {
         int part = len > INT_MAX ? INT_MAX : (int)len;
         if (self->lib->BIO_write(self->rbio, data, part) != part) {

@@ -35,6 +35,15 @@ enum gpy_ssl_phase {
     GPY_SSL_SHUTDOWN,
 };
 
+/* Where in a record the stream of ciphertext stands: only to know how much plaintext there will be.
+ */
+struct gpy_ssl_frame {
+    uint32_t body_bytes; /* of the record            */
+    uint32_t left_bytes; /* of its body, yet to come */
+    uint8_t header[5];
+    uint8_t header_bytes; /* that are there */
+};
+
 struct gpy_ssl {
     PyObject_HEAD
     struct gpy_state *state;
@@ -57,6 +66,7 @@ struct gpy_ssl {
     Py_ssize_t incoming_low;
     Py_ssize_t outgoing_high;
     Py_ssize_t outgoing_low;
+    struct gpy_ssl_frame frame;
     uint8_t phase; /* enum gpy_ssl_phase, of phase_name */
     char app_is_buffer;
     char app_reading_paused;
@@ -73,7 +83,10 @@ struct gpy_ssl *gpy_ssl_check(struct gpy_state *state, PyObject *protocol);
 /* Ciphertext of the transport, whose protocol self is; calls the application in its context. */
 void gpy_ssl_feed(struct gpy_ssl *self, struct gpy_transport *base, const char *data, size_t len);
 
-/* ssl_read.c.  0, or -1 with an exception that is no Exception, or that asyncio's code raised. */
+/* ssl_read.c.  Looks at ciphertext that is on its way into the BIO: at most how many bytes the
+ * records that it completes hold. */
+size_t gpy_ssl_frame_walk(struct gpy_ssl_frame *frame, const char *data, size_t len);
+/* 0, or -1 with an exception that is no Exception, or that asyncio's code raised. */
 int gpy_ssl_read(struct gpy_ssl *self, const char *data, size_t len);
 
 /* ssl_write.c */

@@ -11,6 +11,8 @@
 #include "pycompat.h"
 #include "streams.h"
 
+#include <string.h>
+
 enum pull {
     PULL_DATA,
     PULL_AGAIN, /* OpenSSL needs more ciphertext */
@@ -22,6 +24,7 @@ enum pull {
 struct feed {
     const char *data;
     size_t len;
+    size_t plaintext; /* bytes in the records that it completes */
 };
 
 /* ---- OpenSSL ------------------------------------------------------------------------------------
@@ -93,12 +96,43 @@ more_to_pull(struct gpy_ssl *self)
 /* ---- data_received() ----------------------------------------------------------------------------
  */
 
-/* Room for what len bytes of ciphertext and everything that waits can be at most. */
+/* The least that a record's body is longer than its plaintext: a tag, and in TLS 1.3 the type. */
+enum { RECORD_OVERHEAD_BYTES = 17 };
+
+size_t
+gpy_ssl_frame_walk(struct gpy_ssl_frame *frame, const char *data, size_t len)
+{
+    size_t plaintext = 0;
+    while (len != 0) {
+        if (frame->left_bytes == 0) {
+            frame->header[frame->header_bytes++] = (uint8_t)*data;
+            data++;
+            len--;
+            if (frame->header_bytes < sizeof frame->header)
+                continue;
+            frame->header_bytes = 0;
+            frame->body_bytes = (uint32_t)frame->header[3] << 8 | frame->header[4];
+            frame->left_bytes = frame->body_bytes;
+            continue;
+        }
+        size_t part = len < frame->left_bytes ? len : frame->left_bytes;
+        frame->left_bytes -= (uint32_t)part;
+        data += part;
+        len -= part;
+        if (frame->left_bytes == 0 && frame->body_bytes > RECORD_OVERHEAD_BYTES)
+            plaintext += frame->body_bytes - RECORD_OVERHEAD_BYTES;
+    }
+    return plaintext;
+}
+
+/* Room for what the ciphertext and everything that waits will be, as a rule to the byte: an object
+ * that is made smaller afterwards would have its pages mapped anew each time. */
 static size_t
-plaintext_max(struct gpy_ssl *self, size_t len)
+plaintext_bytes(struct gpy_ssl *self, const struct feed *feed)
 {
     int buffered = self->lib->SSL_pending(self->ssl);
-    return len + self->lib->BIO_ctrl_pending(self->rbio) + (size_t)(buffered > 0 ? buffered : 0);
+    return feed->plaintext + self->lib->BIO_ctrl_pending(self->rbio) +
+           (size_t)(buffered > 0 ? buffered : 0);
 }
 
 struct batch {
@@ -107,13 +141,34 @@ struct batch {
     size_t have;
 };
 
-static int
-batch_grow(struct batch *batch)
+/* The batch is full.  As a rule nothing follows but the beginning of a record. */
+static enum pull
+pull_beyond(struct gpy_ssl *self, struct batch *batch)
 {
-    if (batch->have < batch->room)
-        return 0;
-    batch->room += GPY_SSL_FEED_BYTES;
-    return _PyBytes_Resize(&batch->bytes, (Py_ssize_t)batch->room);
+    char spill[1024];
+    size_t got = 0;
+    enum pull what = pull(self, spill, sizeof spill, &got);
+    if (GY_LIKELY(what != PULL_DATA))
+        return what;
+    batch->room += got + GPY_SSL_FEED_BYTES;
+    if (_PyBytes_Resize(&batch->bytes, (Py_ssize_t)batch->room) < 0)
+        return PULL_ERROR;
+    memcpy(PyBytes_AS_STRING(batch->bytes) + batch->have, spill, got);
+    batch->have += got;
+    return PULL_DATA;
+}
+
+static enum pull
+pull_one(struct gpy_ssl *self, struct batch *batch)
+{
+    size_t got = 0;
+    if (batch->have == batch->room)
+        return pull_beyond(self, batch);
+    enum pull what =
+        pull(self, PyBytes_AS_STRING(batch->bytes) + batch->have, batch->room - batch->have, &got);
+    if (GY_LIKELY(what == PULL_DATA))
+        batch->have += got;
+    return what;
 }
 
 /* Fills the batch with all there is. */
@@ -125,16 +180,9 @@ pull_all(struct gpy_ssl *self, struct feed *feed, struct batch *batch)
         if (feed_step(self, feed, GPY_SSL_FEED_BYTES) < 0)
             return PULL_ERROR;
         do {
-            size_t got = 0;
-            if (batch_grow(batch) < 0)
-                return PULL_ERROR;
-            what = pull(self, PyBytes_AS_STRING(batch->bytes) + batch->have,
-                        batch->room - batch->have, &got);
-            if (what == PULL_DATA) {
-                batch->have += got;
-                if (!more_to_pull(self))
-                    what = PULL_AGAIN;
-            }
+            what = pull_one(self, batch);
+            if (what == PULL_DATA && !more_to_pull(self))
+                what = PULL_AGAIN;
         } while (what == PULL_DATA);
     } while (what == PULL_AGAIN && feed->len != 0);
     return what;
@@ -182,7 +230,7 @@ deliver(struct gpy_ssl *self, PyObject *bytes)
 static int
 read_copied(struct gpy_ssl *self, struct feed *feed)
 {
-    size_t room = plaintext_max(self, feed->len);
+    size_t room = plaintext_bytes(self, feed);
     struct batch batch = {.room = room ? room : 1};
     batch.bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)batch.room);
     if (batch.bytes == NULL)
@@ -314,7 +362,7 @@ read_and_answer(struct gpy_ssl *self, struct feed *feed)
 int
 gpy_ssl_read(struct gpy_ssl *self, const char *data, size_t len)
 {
-    struct feed feed = {data, len};
+    struct feed feed = {data, len, gpy_ssl_frame_walk(&self->frame, data, len)};
     int rc = read_and_answer(self, &feed);
     if (GY_LIKELY(rc == 0))
         return 0;
