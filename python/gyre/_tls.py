@@ -47,8 +47,7 @@ class SSLProtocol(_gyre.SSLCore, _asyncio.SSLProtocol):  # type: ignore[misc]
     max_size = 0  # of the buffer that asyncio's __init__ makes: ours is the loop's
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if implementation == "native":
-            self._watch(_SSL_FILE, _ssl.OPENSSL_VERSION)
+        self._watch(_SSL_FILE, _ssl.OPENSSL_VERSION if implementation == "native" else "")
         super().__init__(*args, **kwargs)
         self.max_size = _asyncio.SSLProtocol.max_size
         self._ssl_buffer = _NO_BUFFER

@@ -2,7 +2,7 @@
  *
  * Owner, thread: see ssl.h.  Invariants: `ssl` is not NULL only while ssl_socket, whose it is, is
  * held; `phase` is what phase_name says. */
-#include "ssl.h"
+#include "ssl_engine.h"
 
 #include "pycompat.h"
 #include "streams.h"
@@ -15,7 +15,7 @@ gpy_ssl_check(struct gpy_state *state, PyObject *protocol)
     if (state->ssl_core_type == NULL || !PyObject_TypeCheck(protocol, state->ssl_core_type))
         return NULL;
     struct gpy_ssl *self = (struct gpy_ssl *)protocol;
-    return self->ssl != NULL ? self : NULL;
+    return self->ssl_socket != NULL ? self : NULL;
 }
 
 PyObject *
@@ -53,13 +53,11 @@ feed_otherwise(struct gpy_ssl *self, const char *data, size_t len)
     PyObject *name = NULL;
     (void)gpy_ssl_frame_walk(&self->frame, data, len);
     while (len != 0) {
-        int part = len > INT_MAX ? INT_MAX : (int)len;
-        if (self->lib->BIO_write(self->rbio, data, part) != part) {
-            (void)PyErr_NoMemory();
+        size_t part = len > INT_MAX ? INT_MAX : len;
+        if (gpy_ssl_put(self, data, part) < 0)
             return -1;
-        }
         data += part;
-        len -= (size_t)part;
+        len -= part;
     }
     switch ((enum gpy_ssl_phase)self->phase) {
     case GPY_SSL_HANDSHAKE:
@@ -140,22 +138,19 @@ static int
 set_ssl_object(struct gpy_ssl *self, PyObject *value, void *Py_UNUSED(closure))
 {
     Py_XSETREF(self->ssl_object, Py_XNewRef(value));
-    if (value == NULL || !self->watching || (PyObject *)Py_TYPE(value) != self->state->ssl_object)
+    if (value == NULL || !self->watching || self->incoming == NULL || self->outgoing == NULL ||
+        (PyObject *)Py_TYPE(value) != self->state->ssl_object)
         return 0;
     self->watching = false;
     PyObject *socket = PyObject_GetAttr(value, self->state->str__sslobj);
     if (socket == NULL)
         return -1;
-    self->ssl = gpy_openssl_take(self->lib, socket);
-    if (self->ssl == NULL) {
-        Py_DECREF(socket);
-        return 0;
-    }
     self->ssl_socket = socket;
-    self->rbio = self->lib->SSL_get_rbio(self->ssl);
-    self->wbio = self->lib->SSL_get_wbio(self->ssl);
+    self->ssl = self->lib ? gpy_openssl_take(self->lib, socket) : NULL;
+    self->rbio = self->ssl ? self->lib->SSL_get_rbio(self->ssl) : NULL;
+    self->wbio = self->ssl ? self->lib->SSL_get_wbio(self->ssl) : NULL;
     if (self->rbio == NULL || self->wbio == NULL)
-        let_go(self);
+        self->ssl = NULL;
     return 0;
 }
 
@@ -172,6 +167,8 @@ static PyGetSetDef ssl_getset[] = {
     }
 static PyMemberDef ssl_members[] = {
     FIELD("_loop", T_OBJECT, loop),
+    FIELD("_incoming", T_OBJECT, incoming),
+    FIELD("_outgoing", T_OBJECT, outgoing),
     FIELD("_transport", T_OBJECT, transport),
     FIELD("_app_protocol", T_OBJECT, app_protocol),
     FIELD("_app_protocol_get_buffer", T_OBJECT, app_get_buffer),
@@ -203,9 +200,10 @@ ssl_watch(struct gpy_ssl *self, PyObject *args)
     const char *version;
     if (!PyArg_ParseTuple(args, "Os:_watch", &file, &version))
         return NULL;
-    self->lib = gpy_openssl_find(PyBytes_Check(file) ? PyBytes_AS_STRING(file) : NULL, version);
-    self->watching = self->lib != NULL && self->ssl == NULL;
-    if (self->watching)
+    if (*version != '\0')
+        self->lib = gpy_openssl_find(PyBytes_Check(file) ? PyBytes_AS_STRING(file) : NULL, version);
+    self->watching = self->ssl_socket == NULL;
+    if (self->lib != NULL)
         gpy_openssl_watch();
     Py_RETURN_NONE;
 }
@@ -213,7 +211,7 @@ ssl_watch(struct gpy_ssl *self, PyObject *args)
 static PyObject *
 ssl_do_read(struct gpy_ssl *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->ssl == NULL)
+    if (self->ssl_socket == NULL)
         return gpy_ssl_super(self, self->state->str__do_read, NULL);
     if (self->phase != GPY_SSL_WRAPPED && self->phase != GPY_SSL_FLUSHING)
         Py_RETURN_NONE;
@@ -225,7 +223,7 @@ ssl_do_read(struct gpy_ssl *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 ssl_process_outgoing(struct gpy_ssl *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->ssl == NULL)
+    if (self->ssl_socket == NULL)
         return gpy_ssl_super(self, self->state->str__process_outgoing, NULL);
     if (gpy_ssl_process_outgoing(self) < 0)
         return NULL;
@@ -235,7 +233,7 @@ ssl_process_outgoing(struct gpy_ssl *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 ssl_get_write_buffer_size(struct gpy_ssl *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->ssl == NULL)
+    if (self->ssl_socket == NULL)
         return gpy_ssl_super(self, self->state->str__get_write_buffer_size, NULL);
     if (self->feeding && gpy_ssl_drain(self) < 0)
         return NULL;
@@ -293,6 +291,8 @@ ssl_traverse(struct gpy_ssl *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->ssl_object);
     Py_VISIT(self->ssl_socket);
+    Py_VISIT(self->incoming);
+    Py_VISIT(self->outgoing);
     Py_VISIT(self->loop);
     Py_VISIT(self->transport);
     Py_VISIT(self->app_protocol);
@@ -308,6 +308,8 @@ ssl_clear(struct gpy_ssl *self)
 {
     let_go(self);
     Py_CLEAR(self->ssl_object);
+    Py_CLEAR(self->incoming);
+    Py_CLEAR(self->outgoing);
     Py_CLEAR(self->loop);
     Py_CLEAR(self->transport);
     Py_CLEAR(self->app_protocol);

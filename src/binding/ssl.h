@@ -10,7 +10,7 @@
  *   bytes out  records are made in the memory BIO and leave from there by send(2); only what the
  *              socket does not take becomes an object
  * Each override handles the common case and otherwise calls asyncio's method.  Where OpenSSL cannot
- * be called directly (ssl_openssl.h) `ssl` is NULL, and all of it is asyncio's method.
+ * be called directly (ssl_openssl.h) `ssl` is NULL, and _ssl's methods are called (ssl_engine.h).
  *
  * Owner: Python references.  Thread: the loop's. */
 #ifndef GPY_SSL_H
@@ -48,11 +48,13 @@ struct gpy_ssl {
     PyObject_HEAD
     struct gpy_state *state;
     const struct gpy_openssl *lib;
-    void *ssl;  /* SSL*, alive as long as ssl_socket is; NULL: everything is asyncio's method */
-    void *rbio; /* ssl's: ciphertext in  */
-    void *wbio; /* ssl's: ciphertext out */
+    void *ssl;            /* SSL*, alive as long as ssl_socket is; NULL: by calls (ssl_engine.h) */
+    void *rbio;           /* ssl's: ciphertext in  */
+    void *wbio;           /* ssl's: ciphertext out */
     PyObject *ssl_object; /* _sslobj: ssl.SSLObject                         */
-    PyObject *ssl_socket; /* its _ssl._SSLSocket                            */
+    PyObject *ssl_socket; /* its _ssl._SSLSocket; NULL: all is asyncio's    */
+    PyObject *incoming;   /* _incoming: ssl.MemoryBIO, rbio behind it        */
+    PyObject *outgoing;   /* _outgoing                                      */
     PyObject *loop;       /* _loop                                          */
     PyObject *transport;  /* _transport: below us                           */
     PyObject *app_protocol;

@@ -4,21 +4,14 @@
  * data_received(); nothing is delivered of a batch in which OpenSSL found an error.  Ciphertext
  * goes into the BIO in steps of GPY_SSL_FEED_BYTES, so that the BIO stays small. Thread: the
  * loop's.  Invariants: no user code runs while a step is under way (except callbacks of the
- * SSLContext, which cannot reach this connection's records); self->ssl is asked again after each
- * call into the application. */
-#include "ssl.h"
+ * SSLContext, which cannot reach this connection's records); self->ssl_socket is asked again after
+ * each call into the application. */
+#include "ssl_engine.h"
 
 #include "pycompat.h"
 #include "streams.h"
 
 #include <string.h>
-
-enum pull {
-    PULL_DATA,
-    PULL_AGAIN, /* OpenSSL needs more ciphertext */
-    PULL_END,   /* close_notify                  */
-    PULL_ERROR, /* an exception is set           */
-};
 
 /* Ciphertext that is not in the BIO yet. */
 struct feed {
@@ -34,10 +27,8 @@ static int
 feed_step(struct gpy_ssl *self, struct feed *feed, size_t limit)
 {
     size_t part = feed->len < limit ? feed->len : limit;
-    if (part != 0 && self->lib->BIO_write(self->rbio, feed->data, (int)part) != (int)part) {
-        (void)PyErr_NoMemory();
+    if (part != 0 && gpy_ssl_put(self, feed->data, part) < 0)
         return -1;
-    }
     feed->data += part;
     feed->len -= part;
     return 0;
@@ -52,45 +43,11 @@ feed_rest(struct gpy_ssl *self, struct feed *feed)
     return rc;
 }
 
-/* Anything but data and "again": _ssl's own read() finds the same and says it in its words.
- * (After an error OpenSSL fails again and leaves its queue of errors as it was.) */
-static GY_COLD enum pull
-pull_otherwise(struct gpy_ssl *self, char *into, size_t room, size_t *got)
-{
-    PyObject *view = PyMemoryView_FromMemory(into, (Py_ssize_t)room, PyBUF_WRITE);
-    PyObject *result =
-        view ? PyObject_CallMethod(self->ssl_socket, "read", "nO", (Py_ssize_t)room, view) : NULL;
-    Py_XDECREF(view);
-    if (result != NULL) {
-        *got = PyLong_AsSize_t(result);
-        Py_DECREF(result);
-        if (*got == (size_t)-1 && PyErr_Occurred())
-            return PULL_ERROR;
-        return *got != 0 ? PULL_DATA : PULL_END;
-    }
-    if (!PyErr_ExceptionMatches(self->state->ssl_again_errors))
-        return PULL_ERROR;
-    PyErr_Clear();
-    return PULL_AGAIN;
-}
-
-static enum pull
-pull(struct gpy_ssl *self, char *into, size_t room, size_t *got)
-{
-    const struct gpy_openssl *lib = self->lib;
-    int rc = lib->SSL_read_ex(self->ssl, into, room, got);
-    if (GY_LIKELY(rc == 1))
-        return PULL_DATA;
-    if (GY_LIKELY(lib->SSL_get_error(self->ssl, rc) == GPY_OPENSSL_WANT_READ))
-        return PULL_AGAIN;
-    return pull_otherwise(self, into, room, got);
-}
-
 /* Something that read() has not looked at: without it one call less finds nothing. */
 static bool
 more_to_pull(struct gpy_ssl *self)
 {
-    return self->lib->BIO_ctrl_pending(self->rbio) != 0 || self->lib->SSL_pending(self->ssl) != 0;
+    return gpy_ssl_incoming(self) != 0 || gpy_ssl_buffered(self) != 0;
 }
 
 /* ---- data_received() ----------------------------------------------------------------------------
@@ -130,9 +87,7 @@ gpy_ssl_frame_walk(struct gpy_ssl_frame *frame, const char *data, size_t len)
 static size_t
 plaintext_bytes(struct gpy_ssl *self, const struct feed *feed)
 {
-    int buffered = self->lib->SSL_pending(self->ssl);
-    return feed->plaintext + self->lib->BIO_ctrl_pending(self->rbio) +
-           (size_t)(buffered > 0 ? buffered : 0);
+    return feed->plaintext + gpy_ssl_incoming(self) + gpy_ssl_buffered(self);
 }
 
 struct batch {
@@ -142,49 +97,49 @@ struct batch {
 };
 
 /* The batch is full.  As a rule nothing follows but the beginning of a record. */
-static enum pull
+static enum gpy_ssl_pull
 pull_beyond(struct gpy_ssl *self, struct batch *batch)
 {
     char spill[1024];
     size_t got = 0;
-    enum pull what = pull(self, spill, sizeof spill, &got);
-    if (GY_LIKELY(what != PULL_DATA))
+    enum gpy_ssl_pull what = gpy_ssl_pull(self, spill, sizeof spill, &got);
+    if (GY_LIKELY(what != GPY_SSL_PULL_DATA))
         return what;
     batch->room += got + GPY_SSL_FEED_BYTES;
     if (_PyBytes_Resize(&batch->bytes, (Py_ssize_t)batch->room) < 0)
-        return PULL_ERROR;
+        return GPY_SSL_PULL_ERROR;
     memcpy(PyBytes_AS_STRING(batch->bytes) + batch->have, spill, got);
     batch->have += got;
-    return PULL_DATA;
+    return GPY_SSL_PULL_DATA;
 }
 
-static enum pull
+static enum gpy_ssl_pull
 pull_one(struct gpy_ssl *self, struct batch *batch)
 {
     size_t got = 0;
     if (batch->have == batch->room)
         return pull_beyond(self, batch);
-    enum pull what =
-        pull(self, PyBytes_AS_STRING(batch->bytes) + batch->have, batch->room - batch->have, &got);
-    if (GY_LIKELY(what == PULL_DATA))
+    enum gpy_ssl_pull what = gpy_ssl_pull(self, PyBytes_AS_STRING(batch->bytes) + batch->have,
+                                          batch->room - batch->have, &got);
+    if (GY_LIKELY(what == GPY_SSL_PULL_DATA))
         batch->have += got;
     return what;
 }
 
 /* Fills the batch with all there is. */
-static enum pull
+static enum gpy_ssl_pull
 pull_all(struct gpy_ssl *self, struct feed *feed, struct batch *batch)
 {
-    enum pull what = PULL_AGAIN;
+    enum gpy_ssl_pull what = GPY_SSL_PULL_AGAIN;
     do {
         if (feed_step(self, feed, GPY_SSL_FEED_BYTES) < 0)
-            return PULL_ERROR;
+            return GPY_SSL_PULL_ERROR;
         do {
             what = pull_one(self, batch);
-            if (what == PULL_DATA && !more_to_pull(self))
-                what = PULL_AGAIN;
-        } while (what == PULL_DATA);
-    } while (what == PULL_AGAIN && feed->len != 0);
+            if (what == GPY_SSL_PULL_DATA && !more_to_pull(self))
+                what = GPY_SSL_PULL_AGAIN;
+        } while (what == GPY_SSL_PULL_DATA);
+    } while (what == GPY_SSL_PULL_AGAIN && feed->len != 0);
     return what;
 }
 
@@ -235,37 +190,38 @@ read_copied(struct gpy_ssl *self, struct feed *feed)
     batch.bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)batch.room);
     if (batch.bytes == NULL)
         return -1;
-    enum pull what = pull_all(self, feed, &batch);
-    int rc = what == PULL_ERROR ? -1 : feed_rest(self, feed);
+    enum gpy_ssl_pull what = pull_all(self, feed, &batch);
+    int rc = what == GPY_SSL_PULL_ERROR ? -1 : feed_rest(self, feed);
     if (rc == 0 && batch.have != 0 && batch.have < batch.room)
         rc = _PyBytes_Resize(&batch.bytes, (Py_ssize_t)batch.have);
     if (rc == 0 && batch.have != 0)
         rc = deliver(self, batch.bytes);
     Py_XDECREF(batch.bytes);
-    return rc == 0 && what == PULL_END ? end_of_data(self) : rc;
+    return rc == 0 && what == GPY_SSL_PULL_END ? end_of_data(self) : rc;
 }
 
 /* ---- get_buffer(), buffer_updated() -------------------------------------------------------------
  */
 
-/* Fills the application's buffer; *filled bytes.  PULL_DATA: it is full, and there may be more. */
-static enum pull
+/* Fills the application's buffer; *filled bytes.  GPY_SSL_PULL_DATA: it is full, and there may be
+ * more. */
+static enum gpy_ssl_pull
 pull_into(struct gpy_ssl *self, struct feed *feed, const Py_buffer *view, size_t *filled)
 {
     size_t room = (size_t)view->len, have = 0;
-    enum pull what = PULL_AGAIN;
+    enum gpy_ssl_pull what = GPY_SSL_PULL_AGAIN;
     do {
         if (feed_step(self, feed, GPY_SSL_FEED_BYTES) < 0)
-            return PULL_ERROR;
+            return GPY_SSL_PULL_ERROR;
         do {
             size_t got = 0;
-            what = pull(self, (char *)view->buf + have, room - have, &got);
-            if (what == PULL_DATA)
+            what = gpy_ssl_pull(self, (char *)view->buf + have, room - have, &got);
+            if (what == GPY_SSL_PULL_DATA)
                 have += got;
-        } while (what == PULL_DATA && have < room);
-    } while (what == PULL_AGAIN && feed->len != 0);
+        } while (what == GPY_SSL_PULL_DATA && have < room);
+    } while (what == GPY_SSL_PULL_AGAIN && feed->len != 0);
     *filled = have;
-    return feed_rest(self, feed) < 0 ? PULL_ERROR : what;
+    return feed_rest(self, feed) < 0 ? GPY_SSL_PULL_ERROR : what;
 }
 
 /* As asyncio: the hint is the size of the ciphertext, and an empty buffer is the end. */
@@ -292,17 +248,17 @@ read_buffered(struct gpy_ssl *self, struct feed *feed)
     Py_buffer view;
     size_t filled = 0;
     int rc = 0;
-    if (application_buffer(self, self->lib->BIO_ctrl_pending(self->rbio) + feed->len, &view) < 0)
+    if (application_buffer(self, gpy_ssl_incoming(self) + feed->len, &view) < 0)
         return -1;
-    enum pull what = PULL_END;
-    if (self->ssl == NULL || view.len == 0)
+    enum gpy_ssl_pull what = GPY_SSL_PULL_END;
+    if (self->ssl_socket == NULL || view.len == 0)
         rc = feed_rest(self, feed);
     else
         what = pull_into(self, feed, &view, &filled);
     PyBuffer_Release(&view);
-    if (what == PULL_ERROR || rc < 0)
+    if (what == GPY_SSL_PULL_ERROR || rc < 0)
         return -1;
-    if (what == PULL_DATA) { /* full: the rest in a callback of its own */
+    if (what == GPY_SSL_PULL_DATA) { /* full: the rest in a callback of its own */
         PyObject *again = PyObject_GetAttr((PyObject *)self, self->state->str__do_read);
         PyObject *handle =
             again ? PyObject_CallMethodOneArg(self->loop, self->state->str_call_soon, again) : NULL;
@@ -319,7 +275,7 @@ read_buffered(struct gpy_ssl *self, struct feed *feed)
         Py_DECREF(updated);
         Py_XDECREF(result);
     }
-    return rc == 0 && what == PULL_END ? end_of_data(self) : rc;
+    return rc == 0 && what == GPY_SSL_PULL_END ? end_of_data(self) : rc;
 }
 
 /* ---- _do_read() ---------------------------------------------------------------------------------
@@ -329,7 +285,7 @@ read_buffered(struct gpy_ssl *self, struct feed *feed)
 static int
 control_reading(struct gpy_ssl *self)
 {
-    Py_ssize_t size = (Py_ssize_t)self->lib->BIO_ctrl_pending(self->rbio);
+    Py_ssize_t size = (Py_ssize_t)gpy_ssl_incoming(self);
     if (GY_LIKELY(self->ssl_reading_paused ? size > self->incoming_low
                                            : size < self->incoming_high))
         return 0;
@@ -345,10 +301,9 @@ read_and_answer(struct gpy_ssl *self, struct feed *feed)
     if (self->app_reading_paused) {
         rc = feed_rest(self, feed);
     } else {
-        if (self->lib->ERR_peek_error() != 0)
-            self->lib->ERR_clear_error(); /* somebody else's would be taken for ours */
+        gpy_ssl_forget_errors(self);
         rc = self->app_is_buffer ? read_buffered(self, feed) : read_copied(self, feed);
-        if (rc < 0 || self->ssl == NULL)
+        if (rc < 0 || self->ssl_socket == NULL)
             return rc;
         Py_ssize_t waiting = self->backlog ? PyObject_Size(self->backlog) : 0;
         if (GY_UNLIKELY(waiting != 0))
@@ -356,7 +311,7 @@ read_and_answer(struct gpy_ssl *self, struct feed *feed)
         else
             rc = gpy_ssl_process_outgoing(self);
     }
-    return rc < 0 || self->ssl == NULL ? rc : control_reading(self);
+    return rc < 0 || self->ssl_socket == NULL ? rc : control_reading(self);
 }
 
 int
@@ -368,7 +323,7 @@ gpy_ssl_read(struct gpy_ssl *self, const char *data, size_t len)
         return 0;
     /* What was written before the failure leaves, as it would have at once. */
     PyObject *exc = gpy_exc_take();
-    if (self->feeding && self->ssl != NULL && gpy_ssl_drain(self) < 0)
+    if (self->feeding && self->ssl_socket != NULL && gpy_ssl_drain(self) < 0)
         PyErr_Clear();
     gpy_exc_give(exc);
     return gpy_ssl_fatal_error(self);

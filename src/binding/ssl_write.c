@@ -5,7 +5,7 @@
  * asyncio.  Small records that are written while a feed is under way wait for its end, so that a
  * header and its body are one send(2); they count as sent, as far as anybody asks.
  * Thread: the loop's. */
-#include "ssl.h"
+#include "ssl_engine.h"
 
 #include "pycompat.h"
 
@@ -14,7 +14,7 @@
 Py_ssize_t
 gpy_ssl_write_buffer_size(struct gpy_ssl *self)
 {
-    return (Py_ssize_t)self->lib->BIO_ctrl_pending(self->wbio) + self->backlog_bytes;
+    return (Py_ssize_t)gpy_ssl_outgoing(self) + self->backlog_bytes;
 }
 
 /* ---- wbio -> transport --------------------------------------------------------------------------
@@ -41,9 +41,9 @@ send_step(struct gpy_ssl *self, struct gpy_stream_transport *stream, bool first)
             return -1;
         }
     }
-    int len = self->lib->BIO_read(self->wbio, loop->ssl_scratch, GPY_SSL_SCRATCH_BYTES);
+    int len = gpy_ssl_take(self, loop->ssl_scratch, GPY_SSL_SCRATCH_BYTES);
     if (len <= 0 || (!first && stream->base.conn_lost))
-        return 0;
+        return len < 0 && PyErr_Occurred() ? -1 : 0;
     return gpy_stream_transport_send(stream, loop->ssl_scratch, (size_t)len, !self->feeding);
 }
 
@@ -54,8 +54,7 @@ write_otherwise(struct gpy_ssl *self, size_t len)
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)len);
     PyObject *result = NULL;
     PyObject *transport = Py_NewRef(self->transport ? self->transport : Py_None);
-    if (bytes != NULL &&
-        self->lib->BIO_read(self->wbio, PyBytes_AS_STRING(bytes), (int)len) == (int)len)
+    if (bytes != NULL && gpy_ssl_take(self, PyBytes_AS_STRING(bytes), len) == (int)len)
         result = PyObject_CallMethodOneArg(transport, self->state->str_write, bytes);
     Py_XDECREF(bytes);
     Py_DECREF(transport);
@@ -71,7 +70,7 @@ send_all(struct gpy_ssl *self)
     size_t len;
     int rc = 0;
     bool first = true;
-    while (rc == 0 && (len = self->lib->BIO_ctrl_pending(self->wbio)) != 0) {
+    while (rc == 0 && (len = gpy_ssl_outgoing(self)) != 0) {
         struct gpy_stream_transport *stream = stream_below(self);
         rc = stream != NULL ? send_step(self, stream, first)
                             : write_otherwise(self, len < (size_t)INT_MAX ? len : (size_t)INT_MAX);
@@ -113,13 +112,12 @@ gpy_ssl_process_outgoing(struct gpy_ssl *self)
 static size_t
 encrypt(struct gpy_ssl *self, const char *data, size_t len, bool open, int *rc)
 {
-    const struct gpy_openssl *lib = self->lib;
     size_t done = 0;
     *rc = 0;
     while (done < len && *rc == 0) {
         size_t step = len - done < GPY_SSL_STEP_BYTES ? len - done : GPY_SSL_STEP_BYTES;
-        size_t written = 0;
-        if (GY_UNLIKELY(lib->SSL_write_ex(self->ssl, data + done, step, &written) != 1))
+        size_t written = gpy_ssl_seal(self, data + done, step);
+        if (GY_UNLIKELY(written == 0))
             break;
         done += written;
         if (open && done < len)
@@ -203,13 +201,13 @@ none_or_fatal(struct gpy_ssl *self, int rc)
 static bool
 can_encrypt(struct gpy_ssl *self)
 {
-    if (GY_UNLIKELY(self->ssl == NULL || self->phase != GPY_SSL_WRAPPED || self->backlog == NULL))
+    if (GY_UNLIKELY(self->ssl_socket == NULL || self->phase != GPY_SSL_WRAPPED ||
+                    self->backlog == NULL))
         return false;
     Py_ssize_t waiting = PyObject_Size(self->backlog);
     if (GY_UNLIKELY(waiting < 0))
         PyErr_Clear();
-    if (GY_UNLIKELY(self->lib->ERR_peek_error() != 0))
-        self->lib->ERR_clear_error();
+    gpy_ssl_forget_errors(self);
     return waiting == 0;
 }
 

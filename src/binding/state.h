@@ -139,6 +139,7 @@
     X(get_buffer)                                                                                  \
     X(buffer_updated)                                                                              \
     X(_sslobj)                                                                                     \
+    X(pending)                                                                                     \
     X(_do_handshake)                                                                               \
     X(_do_flush)                                                                                   \
     X(_do_shutdown)                                                                                \
