@@ -20,6 +20,7 @@ PROGRAMS = {
         "loadgen.c",
         "load_stream.c",
         "load_churn.c",
+        "load_udp.c",
         "window.c",
         "hist.c",
         "pattern.c",

@@ -155,6 +155,41 @@ def bulk_cells():
             )
 
 
+def udp_cells():
+    for connections, depth, size in (
+        (1, 1, 200),
+        (10, 1, 200),
+        (100, 1, 200),
+        (10, 16, 200),
+        (10, 1, 1200),
+        (100, 1, 1200),
+    ):
+        suffix = f".d{depth}" if depth > 1 else ""
+        yield net_cell(
+            f"net.udp.echo.c{connections}.{size}B{suffix}",
+            "UDP echo",
+            mode="udp",
+            connections=connections,
+            size=size,
+            depth=depth,
+            c_limit=True,
+        )
+    for role, title in (("sink", "received"), ("source", "sent")):
+        for size in (200, 1200):
+            for gso in (False, True) if role == "sink" else (True,):
+                how = ", the sender uses segmentation offload" if gso and role == "sink" else ""
+                yield net_cell(
+                    f"net.udp.{role}{'-gso' if gso and role == 'sink' else ''}.{size}B",
+                    f"UDP one way: datagrams {title}{how}",
+                    mode="udp",
+                    connections=1,
+                    size=size,
+                    role=role,
+                    gso=gso,
+                    traced=False,
+                )
+
+
 def connection_cells():
     for mode in ("proto", "streams"):
         yield net_cell(
@@ -307,6 +342,7 @@ def all_cells():
         *echo_cells(),
         *variant_cells(),
         *bulk_cells(),
+        *udp_cells(),
         *connection_cells(),
         *tls_cells(),
         *load_cells(),

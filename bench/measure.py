@@ -57,6 +57,10 @@ class Server:
             if parameters.get("role", "echo") != "echo":
                 raise MeasureError("the C servers only echo")
             command = [str(build.build(LIMIT_PROGRAMS[self.arm.loop]))]
+            if parameters["mode"] == "udp":
+                if self.arm.loop != "c-epoll":
+                    raise MeasureError("the C server on io_uring has no UDP")
+                command.append("--udp")
         else:
             command = [sys.executable, "-m", "bench.net.server", "--loop", self.arm.spec]
             command += ["--mode", parameters["mode"], "--size", str(parameters["size"])]
@@ -130,6 +134,8 @@ def load_command(cell, server, settings):
     program = "loadgen_tls" if parameters.get("tls") else "loadgen"
     command = [str(build.build(program)), *server.address()]
     command += ["--tls"] if parameters.get("tls") else []
+    command += ["--udp"] if parameters["mode"] == "udp" else []
+    command += ["--gso"] if parameters.get("gso") else []
     command += ["--mode", mode, "--connections", str(parameters["connections"])]
     command += ["--size", str(parameters["size"]), "--server-pid", str(server.process.pid)]
     command += ["--warmup", str(settings.warmup_s), "--duration", str(settings.duration_s)]

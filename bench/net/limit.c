@@ -26,12 +26,15 @@ limit_options(int argc, char **argv)
     struct limit_options options = {0};
     struct rlimit files;
     for (int i = 1; i < argc; i += 2) {
-        if (i + 1 < argc && strcmp(argv[i], "--unix") == 0)
+        if (strcmp(argv[i], "--udp") == 0) {
+            options.udp = 1;
+            i--; /* it has no value */
+        } else if (i + 1 < argc && strcmp(argv[i], "--unix") == 0)
             options.unix_path = argv[i + 1];
         else if (i + 1 < argc && strcmp(argv[i], "--spin-us") == 0)
             options.spin_us = atoll(argv[i + 1]);
         else {
-            fprintf(stderr, "usage: %s [--unix PATH] [--spin-us N]\n", argv[0]);
+            fprintf(stderr, "usage: %s [--unix PATH | --udp] [--spin-us N]\n", argv[0]);
             exit(2);
         }
     }
@@ -71,6 +74,20 @@ listen_tcp(void)
     setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5);
     if (bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
         limit_die("bind");
+    return fd;
+}
+
+int
+limit_udp_socket(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    int bytes = 4 << 20;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
+        limit_die("bind");
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) != 0)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
     return fd;
 }
 

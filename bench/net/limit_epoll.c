@@ -2,7 +2,7 @@
  *
  * Level-triggered, one read of up to 256 KiB and one write per turn and connection. What the socket
  * does not take is kept, and the connection is not read until it is gone. Prints one JSON line with
- * the port when it listens. usage: limit_epoll [--unix PATH] [--spin-us N] */
+ * the port when it listens. usage: limit_epoll [--unix PATH | --udp] [--spin-us N] */
 #define _GNU_SOURCE
 #include "limit.h"
 
@@ -140,11 +140,36 @@ wait_for_events(struct epoll_event *events, int64_t spin_us)
     return epoll_wait(epoll_fd, events, EVENTS_MAX, -1);
 }
 
+/* Echoes until the socket is empty, at most 32 datagrams a turn. */
+_Noreturn static void
+serve_udp(const struct limit_options *options)
+{
+    struct epoll_event events[EVENTS_MAX];
+    int fd = limit_udp_socket();
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    watch(EPOLL_CTL_ADD, fd, EPOLLIN, NULL);
+    limit_announce(fd, "epoll");
+    for (;;) {
+        (void)wait_for_events(events, options->spin_us);
+        for (unsigned i = 0; i < 32; i++) {
+            struct sockaddr_storage peer;
+            socklen_t length = sizeof(peer);
+            ssize_t got =
+                recvfrom(fd, buffer, BUFFER_BYTES, MSG_DONTWAIT, (struct sockaddr *)&peer, &length);
+            if (got < 0)
+                break;
+            (void)!sendto(fd, buffer, (size_t)got, MSG_DONTWAIT, (struct sockaddr *)&peer, length);
+        }
+    }
+}
+
 int
 main(int argc, char **argv)
 {
     struct epoll_event events[EVENTS_MAX];
     struct limit_options options = limit_options(argc, argv);
+    if (options.udp)
+        serve_udp(&options);
     int listener = limit_listen(&options);
 
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);

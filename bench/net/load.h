@@ -38,6 +38,8 @@ struct load_options {
     size_t split;        /* bytes of each message that go out in a send of their own; 0: none */
     double rate;         /* messages per second over all connections; 0: as fast as answered */
     bool busy_poll;      /* never sleep */
+    bool udp;            /* UDP: echo, sink or source */
+    bool gso;            /* UDP one way: many datagrams by one call */
     bool tls;            /* TLS, as a client that verifies nothing */
     bool verify_all;     /* compare every byte in the window too, not only the ends of each read */
     bool hold;           /* wait on stdin at both ends of the window, with nothing in flight */
@@ -151,6 +153,7 @@ void load_raise_descriptor_limit(unsigned wanted);
 
 void load_run_stream(struct load *load, const struct load_address *address);
 void load_run_churn(struct load *load, const struct load_address *address);
+void load_run_udp(struct load *load, const struct load_address *address);
 void load_run_idle(struct load *load, const struct load_address *address);
 
 /* ---- pattern.c: the bytes of a stream; every connection starts at another place of it ---- */

@@ -20,6 +20,8 @@ static const char usage[] =
     "  --split BYTES        send the first BYTES of each message by a call of their own\n"
     "  --rate N             messages per second over all connections, evenly spaced;\n"
     "                       latency then counts from when a message was due\n"
+    "  --udp                UDP: echo, sink or source\n"
+    "  --gso                UDP one way: many datagrams by one call\n"
     "  --tls                speak TLS (loadgen_tls only)\n"
     "  --poll busy|block    spin or sleep while nothing arrives (busy)\n"
     "  --warmup S, --duration S   before and in the measured window (0.3, 1.0)\n"
@@ -61,6 +63,8 @@ static const struct option long_options[] = {
     {"rate", required_argument, NULL, 'r'},
     {"poll", required_argument, NULL, 'b'},
     {"tls", no_argument, NULL, 'l'},
+    {"udp", no_argument, NULL, 'y'},
+    {"gso", no_argument, NULL, 'z'},
     {"warmup", required_argument, NULL, 'w'},
     {"duration", required_argument, NULL, 't'},
     {"server-pid", required_argument, NULL, 'i'},
@@ -124,6 +128,12 @@ take_option(struct load_options *options, int letter, const char *value)
     case 'l':
         options->tls = true;
         return;
+    case 'y':
+        options->udp = true;
+        return;
+    case 'z':
+        options->gso = true;
+        return;
     case 'g':
         options->histogram = true;
         return;
@@ -147,6 +157,14 @@ check_options(const struct load_options *options)
         load_fail(LOAD_EXIT_USAGE, "--rate goes with --mode echo");
     if (options->tls && (options->mode == LOAD_SINK || options->mode == LOAD_SOURCE))
         load_fail(LOAD_EXIT_USAGE, "--tls goes with --mode echo, churn and idle");
+    if (options->udp &&
+        (options->mode == LOAD_CHURN || options->mode == LOAD_IDLE || options->unix_path != NULL ||
+         options->tls || options->split != 0 || options->rate > 0))
+        load_fail(LOAD_EXIT_USAGE, "--udp goes with --mode echo, sink and source alone");
+    if (options->udp && (options->message_size < 9 || options->message_size > 65000))
+        load_fail(LOAD_EXIT_USAGE, "--udp takes messages of 9 to 65000 bytes");
+    if (options->udp && options->mode != LOAD_ECHO && options->hold)
+        load_fail(LOAD_EXIT_USAGE, "--hold goes with --udp --mode echo");
     if (options->mode == LOAD_CHURN && options->message_size > PATTERN_CHUNK)
         load_fail(LOAD_EXIT_USAGE, "--mode churn takes messages of up to %d bytes", PATTERN_CHUNK);
 }
@@ -186,7 +204,10 @@ main(int argc, char **argv)
     case LOAD_ECHO:
     case LOAD_SINK:
     case LOAD_SOURCE:
-        load_run_stream(&load, &address);
+        if (options->udp)
+            load_run_udp(&load, &address);
+        else
+            load_run_stream(&load, &address);
         break;
     case LOAD_CHURN:
         load_run_churn(&load, &address);

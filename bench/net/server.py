@@ -26,6 +26,7 @@ CERTIFICATE = Path(__file__).resolve().parents[2] / "tests/python/certs/localhos
 CHUNK_MAX = 256 * 1024
 CHUNK_MIN = 16 * 1024
 WRITES_PER_TURN = 16  # of a source; then others get their turn
+DATAGRAMS_PER_TURN = 64
 
 
 class Settings:
@@ -144,6 +145,75 @@ PROTOCOLS = {
     ("buffered", "echo"): BufferedEcho,
     ("buffered", "sink"): BufferedSink,
 }
+
+
+# ---- UDP ----
+
+
+class UdpEcho(asyncio.DatagramProtocol):
+    def __init__(self, settings):
+        self.settings = settings
+        self.count = 0
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, addr):
+        self.transport.sendto(data, addr)
+
+
+class UdpSink(UdpEcho):
+    """Counts; a datagram of one byte asks for the count."""
+
+    def datagram_received(self, data, addr):
+        if len(data) == 1:
+            self.transport.sendto(self.count.to_bytes(8, sys.byteorder), addr)
+        else:
+            self.count += 1
+
+
+class UdpSource(UdpEcho):
+    """Sends to whoever wrote a datagram of two bytes, and counts; one byte asks for the count."""
+
+    paused = False
+
+    def datagram_received(self, data, addr):
+        if len(data) == 1:
+            self.transport.sendto(self.count.to_bytes(8, sys.byteorder), addr)
+            return
+        self.peer = addr
+        self.loop = asyncio.get_running_loop()
+        self.data = self.settings.source[: self.settings.size] or bytes(self.settings.size)
+        self.pump()
+
+    def pump(self):
+        data, peer, sendto = self.data, self.peer, self.transport.sendto
+        for _ in range(DATAGRAMS_PER_TURN):
+            sendto(data, peer)
+        self.count += DATAGRAMS_PER_TURN
+        if not self.paused:
+            self.loop.call_soon(self.pump)
+
+    def pause_writing(self):
+        self.paused = True
+
+    def resume_writing(self):
+        if self.paused:
+            self.paused = False
+            self.pump()
+
+
+UDP = {"echo": UdpEcho, "sink": UdpSink, "source": UdpSource}
+
+
+def make_udp_socket():
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)  # SO_RCVBUFFORCE: for root
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    sock.bind(("127.0.0.1", 0))
+    return sock
 
 
 # ---- streams ----
@@ -281,6 +351,10 @@ def tls_options(args):
 async def start_server(args, settings, listener):
     """Starts serving; what it returns must stay referenced."""
     loop = asyncio.get_running_loop()
+    if args.mode == "udp":
+        factory = functools.partial(UDP[args.role], settings)
+        transport, _ = await loop.create_datagram_endpoint(factory, sock=listener)
+        return transport
     if args.mode == "sock":
         task = loop.create_task(sock_serve(settings, args.role, listener))
         task.add_done_callback(complain)
@@ -323,7 +397,7 @@ def last_line(snapshots):
 
 async def serve(args, arm):
     loop = asyncio.get_running_loop()
-    listener = make_listener(args.unix)
+    listener = make_udp_socket() if args.mode == "udp" else make_listener(args.unix)
     stop = asyncio.Event()
     snapshots = []
     stats = getattr(loop, "stats", dict)  # gyre's counters; other loops have none
@@ -344,7 +418,8 @@ async def serve(args, arm):
 def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--loop", default="gyre", help="an arm: gyre, uvloop, asyncio, gyre@...")
-    parser.add_argument("--mode", choices=("proto", "buffered", "streams", "sock"), default="proto")
+    modes = ("proto", "buffered", "streams", "sock", "udp")
+    parser.add_argument("--mode", choices=modes, default="proto")
     parser.add_argument("--role", choices=("echo", "split", "sink", "source"), default="echo")
     parser.add_argument("--size", type=int, default=64, help="bytes of a message")
     parser.add_argument("--split", type=int, default=16, help="--role split: bytes of the header")
@@ -356,10 +431,11 @@ def parse_arguments(argv=None):
     known = {
         "streams": STREAMS,
         "sock": SOCKS,
+        "udp": UDP,
     }.get(args.mode) or {role for mode, role in PROTOCOLS if mode == args.mode}
     if args.role not in known:
         parser.error(f"--mode {args.mode} has no --role {args.role}")
-    if args.role == "source" and args.size % 256:
+    if args.role == "source" and args.size % 256 and args.mode != "udp":
         parser.error("--role source needs a --size that is a multiple of 256")
     return args
 
