@@ -186,6 +186,7 @@ def udp_cells():
                     size=size,
                     role=role,
                     gso=gso,
+                    metric=RATE if gso else CPU,
                     traced=False,
                 )
 
