@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import socket
-from asyncio import base_events, constants, futures
+from asyncio import base_events, constants
 from asyncio.log import logger
-from select import POLLIN, POLLOUT
 from typing import Any
 
 from . import _gyre, _tls
@@ -30,9 +29,6 @@ class TCPMixin:
     create_task: Any
     call_soon: Any
     call_exception_handler: Any
-    add_writer: Any
-    remove_writer: Any
-    sock_sendfile: Any
     _ensure_resolved: Any
     _make_socket_transport: Any
     _make_accepted_transport: Any
@@ -46,8 +42,7 @@ class TCPMixin:
     _sock_recvfrom_into: Any
     _sock_sendto: Any
     _sock_sendall: Any
-    add_reader: Any
-    remove_reader: Any
+    _sock_wait: Any
     _sock_accept: Any
     _sock_connect: Any
 
@@ -211,21 +206,6 @@ class TCPMixin:
         if transport is not None and not transport.is_closing():
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
-    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: Any) -> int:
-        # For the time of it the descriptor is not only the transport's: sendfile(2) waits for it.
-        resume_reading = transp.is_reading()
-        transp.pause_reading()
-        await transp._make_empty_waiter()
-        transp._lend(True)
-        try:
-            sent = await self.sock_sendfile(transp._sock, file, offset, count, fallback=False)
-        finally:
-            transp._lend(False)
-            transp._reset_empty_waiter()
-            if resume_reading:
-                transp.resume_reading()
-        return int(sent)
-
     # ---- sock_*: the call is tried at once, only the wait is on the ring
 
     def _check_sock(self, sock: Any) -> None:
@@ -265,7 +245,7 @@ class TCPMixin:
         self._check_sock(sock)
         op = self._sock_recvfrom(sock, bufsize)
         if op is NotImplemented:
-            return await self._try_when_ready(sock, POLLIN, "recvfrom", bufsize)  # type: ignore[no-any-return]
+            return await self._try_when_ready(sock, False, "recvfrom", bufsize)  # type: ignore[no-any-return]
         if type(op) is not _SockOp:
             return op  # type: ignore[no-any-return]
         try:
@@ -283,7 +263,7 @@ class TCPMixin:
         op = self._sock_recvfrom_into(sock, buf, nbytes)
         if op is NotImplemented:
             return await self._try_when_ready(  # type: ignore[no-any-return]
-                sock, POLLIN, "recvfrom_into", buf, nbytes or len(buf)
+                sock, False, "recvfrom_into", buf, nbytes or len(buf)
             )
         if type(op) is not _SockOp:
             return op  # type: ignore[no-any-return]
@@ -301,7 +281,7 @@ class TCPMixin:
         real = issubclass(type(sock), socket.socket)
         op = self._sock_sendto(sock, data, address) if real else NotImplemented
         if op is NotImplemented:
-            return await self._try_when_ready(sock, POLLOUT, "sendto", data, address)  # type: ignore[no-any-return]
+            return await self._try_when_ready(sock, True, "sendto", data, address)  # type: ignore[no-any-return]
         if type(op) is not _SockOp:
             return op  # type: ignore[no-any-return]
         try:
@@ -312,26 +292,24 @@ class TCPMixin:
             raise
 
     async def _try_when_ready(
-        self, sock: socket.socket, direction: int, method: str, *args: Any
+        self, sock: socket.socket, writable: bool, method: str, *args: Any
     ) -> Any:
         """sock.method(*args), again whenever the socket is ready, until it need not wait."""
-        add, remove = (
-            (self.add_reader, self.remove_reader)
-            if direction == POLLIN
-            else (self.add_writer, self.remove_writer)
-        )
         while True:
             try:
                 return getattr(sock, method)(*args)
             except (BlockingIOError, InterruptedError):
                 pass
-            waiter = self.create_future()
-            fd = sock.fileno()
-            add(fd, futures._set_result_unless_cancelled, waiter, None)  # type: ignore[attr-defined]
-            try:
-                await waiter
-            finally:
-                remove(fd)
+            await self._wait_ready(sock, writable)
+
+    async def _wait_ready(self, sock: socket.socket, writable: bool) -> None:
+        op = self._sock_wait(sock, writable)
+        try:
+            await op.future
+        except BaseException:
+            op.cancel()
+            op = None  # its future holds the exception, whose traceback holds this frame
+            raise
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of data."""
@@ -391,13 +369,7 @@ class TCPMixin:
             return
         except (BlockingIOError, InterruptedError):
             pass
-        waiter = self.create_future()
-        fd = sock.fileno()
-        self.add_writer(fd, futures._set_result_unless_cancelled, waiter, None)  # type: ignore[attr-defined]
-        try:
-            await waiter
-        finally:
-            self.remove_writer(fd)
+        await self._wait_ready(sock, True)
         err = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if err != 0:
             raise OSError(err, f"Connect call failed {address}")

@@ -15,6 +15,7 @@ from typing import Any
 
 from . import _gyre
 from ._file_call import FileCallMixin
+from ._sendfile import SendfileMixin
 from ._signals import SignalMixin
 from ._subprocess import SubprocessMixin
 from ._tcp import TCPMixin
@@ -58,7 +59,13 @@ def _is_numeric(host: Any, port: Any) -> bool:
 
 
 class Loop(
-    TCPMixin, _gyre.LoopCore, FileCallMixin, SignalMixin, SubprocessMixin, asyncio.BaseEventLoop
+    TCPMixin,
+    _gyre.LoopCore,
+    FileCallMixin,
+    SendfileMixin,
+    SignalMixin,
+    SubprocessMixin,
+    asyncio.BaseEventLoop,
 ):
     """An asyncio event loop on io_uring.
 
@@ -153,10 +160,6 @@ class Loop(
     # nothing else.
     create_unix_connection = _Unix.create_unix_connection
     create_unix_server = _Unix.create_unix_server
-    _sock_sendfile_native = _Unix._sock_sendfile_native
-    _sock_sendfile_native_impl = _Unix._sock_sendfile_native_impl
-    _sock_sendfile_update_filepos = _Unix._sock_sendfile_update_filepos
-    _sock_add_cancellation_callback = _Unix._sock_add_cancellation_callback
 
 
 def new_event_loop(

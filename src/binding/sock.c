@@ -139,6 +139,8 @@ result_value(struct gpy_sockop *self, ssize_t result)
         Py_RETURN_NONE;
     case GY_SOCK_SENDALL:
     case GY_SOCK_CONNECT:
+    case GY_SOCK_READABLE:
+    case GY_SOCK_WRITABLE:
         break;
     }
     Py_RETURN_NONE;
@@ -482,6 +484,21 @@ gpy_loop_sock_connect(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t n
     self->address = Py_NewRef(args[1]);
     return finish_call(self,
                        gy_sockop_connect(&self->op, fd, (const struct sockaddr *)&address, len));
+}
+
+/* A wait for readiness alone: _sock_wait(sock, writable). */
+PyObject *
+gpy_loop_sock_wait(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
+{
+    int fd;
+    if (check_args("_sock_wait", nargs, 2) < 0)
+        return NULL;
+    int writable = PyObject_IsTrue(args[1]);
+    struct gpy_sockop *self = writable < 0 ? NULL : sockop_new(loop, args[0], &fd);
+    if (self == NULL)
+        return NULL;
+    gy_sockop_wait(&self->op, fd, writable ? GY_SOCK_WRITABLE : GY_SOCK_READABLE);
+    return finish_call(self, -EINPROGRESS);
 }
 
 /* ---- SockOp

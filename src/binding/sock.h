@@ -22,6 +22,7 @@ PyObject *gpy_loop_sock_recvfrom(struct gpy_loop *loop, PyObject *const *args, P
 PyObject *gpy_loop_sock_recvfrom_into(struct gpy_loop *loop, PyObject *const *args,
                                       Py_ssize_t nargs);
 PyObject *gpy_loop_sock_sendto(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs);
+PyObject *gpy_loop_sock_wait(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs);
 PyObject *gpy_loop_sock_sendall(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs);
 PyObject *gpy_loop_sock_accept(struct gpy_loop *loop, PyObject *sock);
 PyObject *gpy_loop_sock_connect(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs);

@@ -50,6 +50,7 @@ PyMethodDef gpy_loop_tcp_methods[] = {
     {"_sock_recvfrom", FAST(gpy_loop_sock_recvfrom), NULL},
     {"_sock_recvfrom_into", FAST(gpy_loop_sock_recvfrom_into), NULL},
     {"_sock_sendto", FAST(gpy_loop_sock_sendto), NULL},
+    {"_sock_wait", FAST(gpy_loop_sock_wait), NULL},
     {"_sock_sendall", FAST(gpy_loop_sock_sendall), NULL},
     {"_sock_accept", (PyCFunction)gpy_loop_sock_accept, METH_O, NULL},
     {"_sock_connect", FAST(gpy_loop_sock_connect), NULL},

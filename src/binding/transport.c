@@ -163,19 +163,6 @@ gpy_transport_forget_fd(struct gpy_transport *self)
         self->loop->transport_table[self->fd] = NULL;
 }
 
-PyObject *
-gpy_transport_lend(struct gpy_transport *self, PyObject *flag)
-{
-    int lend = PyObject_IsTrue(flag);
-    if (lend < 0)
-        return NULL;
-    if (lend)
-        gpy_transport_forget_fd(self);
-    else if (!self->fd_gone && gpy_transport_find(self->loop, self->fd) == NULL)
-        self->loop->transport_table[self->fd] = self;
-    Py_RETURN_NONE;
-}
-
 void
 gpy_transport_delist(struct gpy_transport *self)
 {

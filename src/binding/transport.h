@@ -93,8 +93,6 @@ void gpy_transport_unpin(struct gpy_transport *self);
  * same number had its descriptor closed by somebody else: it lets go of the number.  0 or -1. */
 int gpy_transport_enlist(struct gpy_transport *self);
 void gpy_transport_delist(struct gpy_transport *self);
-/* transport._lend(True) lets others wait for the descriptor (sendfile does) until _lend(False). */
-PyObject *gpy_transport_lend(struct gpy_transport *self, PyObject *flag);
 /* Only out of the table: the number may come back at once. */
 void gpy_transport_forget_fd(struct gpy_transport *self);
 /* The open transport of this descriptor, or NULL.  Borrowed. */
@@ -149,7 +147,6 @@ int gpy_transport_ignored_write(struct gpy_transport *self);
      "get_extra_info($self, name, default=None)\n--\n\nInformation about the transport."},         \
         {"is_closing", (PyCFunction)gpy_transport_is_closing, METH_NOARGS,                         \
          "is_closing($self)\n--\n\nTrue if it is closed or being closed."},                        \
-        {"_lend", (PyCFunction)gpy_transport_lend, METH_O, NULL},                                  \
         {"set_protocol", (PyCFunction)(void (*)(void))gpy_transport_set_protocol_method,           \
          METH_FASTCALL | METH_KEYWORDS,                                                            \
          "set_protocol($self, protocol)\n--\n\nSet a new protocol."},                              \

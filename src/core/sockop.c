@@ -20,10 +20,12 @@ poll_mask(const struct gy_sockop *op)
     case GY_SOCK_RECV:
     case GY_SOCK_RECVFROM:
     case GY_SOCK_ACCEPT:
+    case GY_SOCK_READABLE:
         return POLLIN;
     case GY_SOCK_SENDALL:
     case GY_SOCK_SENDTO:
     case GY_SOCK_CONNECT:
+    case GY_SOCK_WRITABLE:
         return POLLOUT;
     }
     GY_UNREACHABLE();
@@ -83,6 +85,9 @@ step(struct gy_sockop *op)
         return ring->ops->try_accept(ring, op->fd);
     case GY_SOCK_CONNECT: /* the first step was in gy_sockop_connect() */
         return ring->ops->socket_error(ring, op->fd);
+    case GY_SOCK_READABLE:
+    case GY_SOCK_WRITABLE:
+        return 0;
     }
     GY_UNREACHABLE();
     return -EINVAL;
@@ -200,6 +205,14 @@ gy_sockop_connect(struct gy_sockop *op, int fd, const struct sockaddr *addr, soc
         return err;
     wait_ready(op);
     return -EINPROGRESS;
+}
+
+void
+gy_sockop_wait(struct gy_sockop *op, int fd, enum gy_sockop_kind kind)
+{
+    GY_ASSERT(kind == GY_SOCK_READABLE || kind == GY_SOCK_WRITABLE);
+    begin(op, kind, fd, NULL, 0);
+    wait_ready(op);
 }
 
 bool

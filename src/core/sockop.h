@@ -18,7 +18,9 @@ enum gy_sockop_kind {
     GY_SOCK_SENDALL,
     GY_SOCK_SENDTO,
     GY_SOCK_ACCEPT,
-    GY_SOCK_CONNECT
+    GY_SOCK_CONNECT,
+    GY_SOCK_READABLE,
+    GY_SOCK_WRITABLE
 };
 
 struct gy_sockop;
@@ -60,6 +62,9 @@ ssize_t gy_sockop_sendto(struct gy_sockop *op, int fd, const void *buf, size_t l
                          struct gy_address *address);
 ssize_t gy_sockop_accept(struct gy_sockop *op, int fd);
 ssize_t gy_sockop_connect(struct gy_sockop *op, int fd, const struct sockaddr *addr, socklen_t len);
+
+/* Waits only, at least for the next turn: GY_SOCK_READABLE or GY_SOCK_WRITABLE.  done(0). */
+void gy_sockop_wait(struct gy_sockop *op, int fd, enum gy_sockop_kind kind);
 
 /* true: over at once, done() is not called.  false: done(-ECANCELED) follows; buf is not touched
  * any more. */

@@ -157,6 +157,34 @@ sends_all(void)
     gy_test_loop_end(&loop);
 }
 
+/* A wait tells readiness, and reads nothing. */
+static void
+waits(void)
+{
+    struct gy_loop loop;
+    struct call call;
+    int fds[2];
+    char buf[16];
+
+    gy_test_loop_begin(&loop);
+    tcp_pair(fds);
+    call_init(&call, &loop);
+    gy_sockop_wait(&call.op, fds[0], GY_SOCK_WRITABLE);
+    CHECK_EQ(call.dones, 0);
+    TURN_UNTIL(&loop, call.dones == 1);
+    CHECK_EQ(call.result, 0);
+    gy_sockop_wait(&call.op, fds[0], GY_SOCK_READABLE);
+    (void)gy_test_turn(&loop, 0);
+    CHECK_EQ(call.dones, 1);
+    CHECK_EQ(send(fds[1], "byte", 4, 0), 4);
+    TURN_UNTIL(&loop, call.dones == 2);
+    CHECK_EQ(call.result, 0);
+    CHECK_EQ(recv(fds[0], buf, sizeof buf, MSG_DONTWAIT), 4);
+    close(fds[0]);
+    close(fds[1]);
+    gy_test_loop_end(&loop);
+}
+
 static void
 udp_pair(int fds[2], struct sockaddr_in addresses[2])
 {
@@ -406,5 +434,6 @@ static const struct gy_test tests[] = {
     GY_TEST(over_several_runs),
     GY_TEST(datagrams),
     GY_TEST(datagram_waits_for_room),
+    GY_TEST(waits),
 };
 GY_TEST_MAIN(tests)

@@ -1,0 +1,265 @@
+"""loop.sendfile and loop.sock_sendfile, on both loops: what is sent, errors, positions, cancels."""
+
+import asyncio
+import io
+import os
+import socket
+
+import pytest
+from tcp_tools import drive, spin
+
+SIZE = 5_000_000
+DATA = bytes(range(256)) * (SIZE // 256) + b"tail"
+
+
+@pytest.fixture(params=["socket", "transport"])
+def sender(request, loop, connect, peer):
+    """await sender() is (send, peer's socket); send(file, ...) is one of the two methods."""
+
+    async def make():
+        if request.param == "transport":
+            transport, protocol, theirs = await connect()
+            theirs.setblocking(False)
+
+            async def send(*args, **kwargs):
+                return await loop.sendfile(transport, *args, **kwargs)
+
+            async def end():
+                transport.abort()
+                await protocol.lost
+
+            return send, theirs, end
+        ours, theirs = socket.socketpair()
+        peer.extend([ours, theirs])
+        ours.setblocking(False)
+        theirs.setblocking(False)
+
+        async def send(*args, **kwargs):
+            return await loop.sock_sendfile(ours, *args, **kwargs)
+
+        async def end():
+            ours.close()
+
+        return send, theirs, end
+
+    return make
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    with path.open("rb") as opened:
+        yield opened
+
+
+async def received(sock, count):
+    data = bytearray()
+    while len(data) < count:
+        try:
+            part = sock.recv(1 << 20)
+        except BlockingIOError:
+            await asyncio.sleep(0)
+            continue
+        assert part
+        data += part
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("offset", "count"),
+    [(0, None), (1, None), (0, 1), (3, 4_000_000), (len(DATA) - 4, None), (len(DATA) - 4, 100)],
+)
+def test_parts(loop, sender, file, offset, count):
+    expected = DATA[offset:] if count is None else DATA[offset : offset + count]
+
+    async def main():
+        send, theirs, end = await sender()
+        reading = asyncio.create_task(received(theirs, len(expected)))
+        assert await send(file, offset, count, fallback=False) == len(expected)
+        assert await reading == expected
+        assert file.tell() == offset + len(expected)
+        await end()
+
+    drive(loop, main())
+
+
+def test_nothing_to_send(loop, sender, file, tmp_path):
+    async def main():
+        send, _, end = await sender()
+        (tmp_path / "empty").touch()
+        with (tmp_path / "empty").open("rb") as empty:
+            assert await send(empty) == 0
+            assert await send(empty, 10) == 0
+        file.seek(7)
+        assert await send(file, len(DATA) + 10) == 0
+        assert file.tell() == 7
+        await end()
+
+    drive(loop, main())
+
+
+def test_pages_that_are_not_in_memory(loop, sender, file):
+    """What the disk has to bring first."""
+    os.fsync(file.fileno())
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    async def main():
+        send, theirs, end = await sender()
+        reading = asyncio.create_task(received(theirs, len(DATA)))
+        assert await send(file, fallback=False) == len(DATA)
+        assert await reading == DATA
+        await end()
+
+    drive(loop, main())
+
+
+def test_others_run_meanwhile(loop, sender, file):
+    async def main():
+        send, theirs, end = await sender()
+        turns = 0
+
+        async def count():
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        reading = asyncio.create_task(received(theirs, len(DATA)))
+        await send(file)
+        await reading
+        assert turns > 3
+        counting.cancel()
+        await end()
+
+    drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+def test_cancel(loop, sender, file):
+    """The position of the file says how far it came, which asyncio forgets; the socket got that."""
+
+    async def main():
+        send, theirs, end = await sender()
+        task = asyncio.create_task(send(file, 100))
+        await spin()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        sent = file.tell() - 100
+        assert 0 < sent < len(DATA) - 100
+        assert await received(theirs, sent) == DATA[100 : 100 + sent]
+        await spin()
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+        await end()
+
+    drive(loop, main())
+
+
+def test_peer_goes(loop, sender, file):
+    async def main():
+        send, theirs, end = await sender()
+        task = asyncio.create_task(send(file))
+        await spin()
+        theirs.close()
+        with pytest.raises(ConnectionError):
+            await task
+        assert 0 < file.tell() < len(DATA)
+        await end()
+
+    drive(loop, main())
+
+
+def test_no_regular_file(loop, sender):
+    """The fallback reads and sends; without it, an error."""
+
+    async def main():
+        send, theirs, end = await sender()
+        with pytest.raises(asyncio.SendfileNotAvailableError):
+            await send(io.BytesIO(b"in memory"), fallback=False)
+        assert await send(io.BytesIO(b"in memory"), 3) == 6
+        assert await received(theirs, 6) == b"memory"
+        await end()
+
+    drive(loop, main())
+
+
+def test_bad_arguments(loop, sender, file, tmp_path):
+    async def main():
+        send, _, end = await sender()
+        for args, exc_type in (
+            ((file, -1), ValueError),
+            ((file, 0, 0), ValueError),
+            ((file, 0, -1), ValueError),
+            ((file, "0"), TypeError),
+            ((file, 0, "1"), TypeError),
+        ):
+            with pytest.raises(exc_type):
+                await send(*args)
+        with (tmp_path / "file").open() as text, pytest.raises(ValueError, match="binary mode"):
+            await send(text)
+        await end()
+
+    drive(loop, main())
+
+
+def test_refused_in_debug_mode(loop, file, peer):
+    ours, theirs = socket.socketpair()
+    peer += [ours, theirs]
+    loop.set_debug(True)
+
+    async def main():
+        with pytest.raises(ValueError, match="the socket must be non-blocking"):
+            await loop.sock_sendfile(ours, file)
+
+    drive(loop, main())
+
+
+def test_transport_that_is_closing(loop, connect, file):
+    async def main():
+        transport, protocol, _ = await connect()
+        transport.close()
+        with pytest.raises(RuntimeError, match="Transport is closing"):
+            await loop.sendfile(transport, file)
+        await protocol.lost
+
+    drive(loop, main())
+
+
+def test_writes_before_and_after(loop, connect, file):
+    async def main():
+        transport, protocol, theirs = await connect()
+        theirs.setblocking(False)
+        reading = asyncio.create_task(received(theirs, len(DATA) + 2_000_003))
+        transport.write(b"b" * 2_000_000)
+        assert await loop.sendfile(transport, file) == len(DATA)
+        transport.write(b"end")
+        assert await reading == b"b" * 2_000_000 + DATA + b"end"
+        transport.abort()
+        await protocol.lost
+
+    drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+def test_the_disk_is_waited_for_in_a_thread(loop, sender, file, monkeypatch):
+    from gyre import _sendfile
+
+    parts = []
+    monkeypatch.setattr(_sendfile, "is_in_memory", lambda *part: not parts.append(part) and False)
+    reads = []
+    read = _sendfile.read
+    monkeypatch.setattr(_sendfile, "read", lambda *part: reads.append(part) or read(*part))
+
+    async def main():
+        send, theirs, end = await sender()
+        reading = asyncio.create_task(received(theirs, len(DATA)))
+        assert await send(file, fallback=False) == len(DATA)
+        assert await reading == DATA
+        assert reads == parts
+        assert {count for _, _, count in reads} == {1 << 20}
+        await end()
+
+    drive(loop, main())
