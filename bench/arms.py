@@ -2,6 +2,7 @@
 
 gyre   uvloop   asyncio                 the loops
 c-epoll   c-uring                       the C echo servers, network cells only
+aiofiles   anyio   threads   blocking   other ways to work with files, on asyncio; files cells only
 gyre@GYRE_BACKEND=epoll                 upper case: an environment variable
 gyre@busy_poll=50                       lower case: an argument of gyre.new_event_loop
 gyre@GYRE_BACKEND=epoll,busy_poll=50    both
@@ -9,12 +10,14 @@ asyncio#2                               the same again: the noise between equal 
 """
 
 import asyncio
+import importlib
 import os
 import re
 from dataclasses import dataclass, field
 
 LOOPS = ("gyre", "uvloop", "asyncio")
 C_LIMITS = ("c-epoll", "c-uring")
+FILES = ("aiofiles", "anyio", "threads", "blocking")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,15 @@ class Arm:
     @property
     def is_c(self):
         return self.loop in C_LIMITS
+
+    @property
+    def is_files(self):
+        return self.loop in FILES
+
+    @property
+    def is_limit(self):
+        """Shown beside the others, and not what gyre is judged against."""
+        return self.is_c or self.loop == "blocking"
 
 
 def parse_value(text):
@@ -42,10 +54,9 @@ def parse_value(text):
 
 def parse_arm(spec):
     match = re.fullmatch(r"([a-z][a-z-]*)(?:#\d+)?(?:@(.+))?", spec)
-    if match is None or match[1] not in LOOPS + C_LIMITS:
-        raise ValueError(
-            f"{spec!r} is not an arm: it starts with one of {', '.join(LOOPS + C_LIMITS)}"
-        )
+    if match is None or match[1] not in LOOPS + C_LIMITS + FILES:
+        names = ", ".join(LOOPS + C_LIMITS + FILES)
+        raise ValueError(f"{spec!r} is not an arm: it starts with one of {names}")
     environment, options = {}, {}
     for item in filter(None, (match[2] or "").split(",")):
         name, equals, value = item.partition("=")
@@ -71,7 +82,9 @@ def new_event_loop(arm):
         import uvloop
 
         return uvloop.new_event_loop()
-    if arm.loop == "asyncio":
+    if arm.loop in ("aiofiles", "anyio"):
+        importlib.import_module(arm.loop)
+    if arm.loop == "asyncio" or arm.is_files:
         return asyncio.new_event_loop()
     raise ValueError(f"{arm.spec} is not a Python loop")
 

@@ -38,7 +38,7 @@ P99 = Metric("p99_us", "us p99", False)
 @dataclass(frozen=True)
 class Cell:
     name: str
-    family: str  # net or micro: who runs it
+    family: str  # net, http, micro, files: who runs it
     title: str
     metric: Metric = RATE
     parameters: dict = field(default_factory=dict, hash=False)
@@ -338,6 +338,21 @@ def micro_cells():
         )
 
 
+def files_cells():
+    from bench.files import workloads
+
+    for workload in workloads.WORKLOADS.values():
+        yield Cell(
+            f"files.{workload.name}",
+            "files",
+            workload.title,
+            metric=P99 if workload.reports_lateness else RATE,
+            parameters={"workload": workload.name},
+            quick=workload.quick,
+            traced=False,
+        )
+
+
 def all_cells():
     cells = [
         *echo_cells(),
@@ -350,6 +365,7 @@ def all_cells():
         *public_cells(),
         *http_cells(),
         *micro_cells(),
+        *files_cells(),
     ]
     assert len({cell.name for cell in cells}) == len(cells)
     return cells

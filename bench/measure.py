@@ -317,6 +317,18 @@ def micro_repetition(cell, specs, rep, placement, settings):
     workload = workloads.WORKLOADS[cell.parameters["workload"]]
     command = [sys.executable, "-m", "bench.micro.paired", "--workload", workload.name]
     command += ["--arms", ";".join(specs), "--rep", str(rep), "--slices", str(settings.slices)]
+    return in_one_process(command, specs, placement.server if workload.pinned else None, placement)
+
+
+def files_repetition(cell, specs, rep, placement, settings):
+    """The same for files; threads and kernel workers want both cores."""
+    command = [sys.executable, "-m", "bench.files.paired", "--arms", ";".join(specs)]
+    command += ["--workload", cell.parameters["workload"], "--rep", str(rep)]
+    command += ["--quick"] if settings.quick else []
+    return in_one_process(command, specs, None, placement)
+
+
+def in_one_process(command, specs, core, placement):
     result = subprocess.run(
         command,
         capture_output=True,
@@ -324,7 +336,7 @@ def micro_repetition(cell, specs, rep, placement, settings):
         cwd=machine.ROOT,
         timeout=120,
         check=False,
-        preexec_fn=placement.on(placement.server if workload.pinned else None),
+        preexec_fn=placement.on(core),
     )
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
@@ -372,6 +384,9 @@ def repetition(cell, specs, rep, placement, settings, on_sample=lambda spec: Non
     if cell.family == "micro":
         on_sample(" ".join(order))
         return micro_repetition(cell, order, rep, placement, settings)
+    if cell.family == "files":
+        on_sample(" ".join(order))
+        return files_repetition(cell, order, rep, placement, settings)
     one_sample = http_sample if cell.family == "http" else net_sample
     samples, errors = {}, {}
     for spec in order:

@@ -43,8 +43,8 @@ def times(value):
 
 
 def baselines(specs):
-    """The arms that the first one is judged against: all others but the C limits."""
-    return [spec for spec in specs[1:] if not arms.parse_arm(spec).is_c]
+    """The arms that the first one is judged against: all others but the limits."""
+    return [spec for spec in specs[1:] if not arms.parse_arm(spec).is_limit]
 
 
 def limits(specs):

@@ -32,6 +32,7 @@ SERVER_START_S = 0.3
 TRACED_RUN_S = 1.2
 MICRO_ARM_S = 0.2
 MICRO_START_S = 0.35
+FILES_ARM_S = 0.5
 HTTP_SAMPLE_S = 3.2
 
 FAILURES_MAX = 2  # of an arm in a cell; then it is not tried again
@@ -46,6 +47,7 @@ class Settings:
     slices: int
     trace: bool
     confirm: bool
+    quick: bool = False
 
 
 class Progress:
@@ -125,13 +127,22 @@ class Run:
             for spec in self.specs
             if spec not in self.missing
             and (cell.c_limit or not arms.parse_arm(spec).is_c)
-            and (spec not in self.companions or cell.kind in COMPANION_KINDS)
+            and self.takes_part(spec, cell)
         ]
+
+    def takes_part(self, spec, cell):
+        if cell.family == "files":
+            return arms.parse_arm(spec).loop in ("gyre", *arms.FILES)
+        if arms.parse_arm(spec).is_files:
+            return False
+        return spec not in self.companions or cell.kind in COMPANION_KINDS
 
     def repetition_s(self, cell):
         count = len(self.specs_for(cell))
         if cell.family == "micro":
             return MICRO_START_S + MICRO_ARM_S * count * self.settings.slices / 5
+        if cell.family == "files":
+            return MICRO_START_S + FILES_ARM_S * count
         if cell.family == "http":
             return count * (HTTP_SAMPLE_S + max(0.0, self.settings.duration_s - 1))
         return count * (SERVER_START_S + self.settings.warmup_s + self.settings.duration_s)
@@ -271,7 +282,7 @@ def parse_arguments(argv=None):
         parser.error("--reps, --window and --warmup must be positive")
     args.companions = () if args.arms or args.quick else (COMPANION,)
     if not args.arms:
-        args.arms = [*DEFAULT_ARMS[:3], *args.companions, *DEFAULT_ARMS[3:]]
+        args.arms = [*DEFAULT_ARMS[:3], *args.companions, *DEFAULT_ARMS[3:], *arms.FILES]
     for spec in args.arms:
         try:
             arms.parse_arm(spec)
@@ -289,6 +300,7 @@ def settings_of(args):
         slices=5,
         trace=not (args.no_syscalls or args.quick),
         confirm=not (args.once or args.quick),
+        quick=args.quick,
     )
 
 
