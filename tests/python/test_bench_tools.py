@@ -113,7 +113,12 @@ def test_cells_are_found_by_name():
         "sock",
     }
     assert {cell.family for cell in cells.select(every, ["micro.task"])} == {"micro"}
-    assert {cell.family for cell in cells.select(every, quick=True)} == {"http", "net", "micro"}
+    assert {cell.family for cell in cells.select(every, quick=True)} == {
+        "files",
+        "http",
+        "micro",
+        "net",
+    }
     with pytest.raises(ValueError, match="net.prot"):
         cells.select(every, ["net.prot"])
 
