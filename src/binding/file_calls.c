@@ -133,9 +133,9 @@ file_close(struct gpy_loop *loop, PyObject *arg)
 
 /* ---- read ---------------------------------------------------------------------------------- */
 
-/* A direct file's reads wait even when they are asked not to. */
+/* What is read or written directly waits for the disk even when it is asked not to. */
 static bool
-reads_wait(int fd)
+is_direct(int fd)
 {
     int flags = fcntl(fd, F_GETFL);
     return flags >= 0 && (flags & O_DIRECT) != 0;
@@ -152,12 +152,19 @@ enum { COPY_BYTES_MAX = 1024 * 1024 }; /* what a loop may copy by itself in one 
 
 /* A long copy is for a thread of the kernel's, though nothing keeps it waiting. */
 static bool
-is_long(struct io_uring_sqe *sqe)
+is_long(struct io_uring_sqe *sqe, Py_ssize_t bytes)
 {
-    if (sqe->len <= COPY_BYTES_MAX || !is_regular(sqe->fd))
+    if (bytes <= COPY_BYTES_MAX || !is_regular(sqe->fd))
         return false;
     sqe->flags |= IOSQE_ASYNC;
     return true;
+}
+
+/* The result, or -EAGAIN for what has to wait or is long. */
+static int32_t
+attempt_copy(struct gpy_loop *loop, struct io_uring_sqe *sqe, Py_ssize_t bytes)
+{
+    return is_long(sqe, bytes) || is_direct(sqe->fd) ? -EAGAIN : attempt(loop, sqe);
 }
 
 /* What can be read without waiting.  A short answer is the end of the file, or a part that is not
@@ -166,7 +173,7 @@ is_long(struct io_uring_sqe *sqe)
 static bool
 read_now(struct gpy_loop *loop, struct io_uring_sqe *sqe, int32_t *got)
 {
-    int32_t res = is_long(sqe) || reads_wait(sqe->fd) ? -EAGAIN : attempt(loop, sqe);
+    int32_t res = attempt_copy(loop, sqe, sqe->len);
     *got = res > 0 ? res : 0;
     while (res > 0 && (uint32_t)res < sqe->len) {
         sqe->addr += (uint32_t)res;
@@ -297,7 +304,7 @@ file_write(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
     if (PyErr_Occurred() || PyObject_GetBuffer(args[1], &view, PyBUF_SIMPLE) < 0)
         return NULL;
     gy_prep_write(&sqe, fd, view.buf, clamp(view.len), (uint64_t)offset);
-    int32_t res = reads_wait(fd) ? -EAGAIN : attempt(loop, &sqe);
+    int32_t res = attempt_copy(loop, &sqe, view.len);
     if (res == -EAGAIN)
         return start_with_view(loop, &sqe, &view, 0);
     PyBuffer_Release(&view);
@@ -357,7 +364,10 @@ file_vector(struct call *call, const char *name, bool write)
         gy_prep_writev(&sqe, fd, iov, (uint32_t)count, (uint64_t)offset);
     else
         gy_prep_readv(&sqe, fd, iov, (uint32_t)count, (uint64_t)offset);
-    int32_t res = reads_wait(fd) ? -EAGAIN : attempt(call->loop, &sqe);
+    Py_ssize_t bytes = 0;
+    for (Py_ssize_t i = 0; i < count; i++)
+        bytes += views[i].len;
+    int32_t res = attempt_copy(call->loop, &sqe, bytes);
     if (res == -EAGAIN)
         return start_with_views(call->loop, &sqe, views, count, 0);
     release_all(views, count);

@@ -3,9 +3,11 @@
  * unless it was cancelled at once; never while the loop is quiet. */
 #include "fileop.h"
 #include "loop.h"
+#include "prep.h"
 #include "ring.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 
 static struct gy_fileop *
@@ -23,6 +25,7 @@ gy_fileop_init(struct gy_fileop *op, struct gy_loop *loop, const struct gy_fileo
     op->host = host;
     op->res = 0;
     op->cancelled = false;
+    op->polling = false;
     memset(&op->sqe, 0, sizeof op->sqe);
 }
 
@@ -104,11 +107,48 @@ gy_fileop_run_work(struct gy_fileop *op)
 
 /* ---- for op.c ---- */
 
+/* What a read or write waits for; 0 for all else. */
+static uint32_t
+poll_mask(const struct gy_fileop *op)
+{
+    switch (op->sqe.opcode) {
+    case IORING_OP_READ:
+    case IORING_OP_READV:
+        return POLLIN;
+    case IORING_OP_WRITE:
+    case IORING_OP_WRITEV:
+        return POLLOUT;
+    default:
+        return 0;
+    }
+}
+
 void
 gy_fileop_prepare(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe)
 {
-    GY_ASSERT(loop == fileop_of(op)->loop);
-    *sqe = fileop_of(op)->sqe;
+    const struct gy_fileop *file = fileop_of(op);
+    GY_ASSERT(loop == file->loop);
+    if (GY_UNLIKELY(file->polling))
+        gy_prep_poll(sqe, file->sqe.fd, poll_mask(file), false);
+    else
+        *sqe = file->sqe;
+}
+
+/* What the event means for the operation.  true: it is not over, and is to be submitted again. */
+static bool
+goes_on(struct gy_fileop *file, int32_t res)
+{
+    if (file->cancelled)
+        return false;
+    /* Nobody asked for this end: a quiescing loop did, or a signal. */
+    if (res == -ECANCELED || res == -EINTR)
+        return true;
+    if (file->polling) {
+        file->polling = false;
+        return res >= 0;
+    }
+    file->polling = res == -EAGAIN && poll_mask(file) != 0;
+    return file->polling;
 }
 
 void
@@ -117,11 +157,11 @@ gy_fileop_on_event(struct gy_loop *loop, struct gy_op *op, const struct gy_event
     struct gy_fileop *file = fileop_of(op);
     int32_t res = ev->res;
     GY_ASSERT(gy_op_is_idle(op));
-    /* Nobody asked for this end: a quiescing loop did, or a signal. */
-    if (GY_UNLIKELY((res == -ECANCELED || res == -EINTR) && !file->cancelled)) {
+    if (GY_UNLIKELY(res < 0 || file->polling) && goes_on(file, res)) {
         gy_op_submit(loop, op);
         return;
     }
+    file->polling = false;
     if (GY_UNLIKELY(loop->quiet)) {
         file->res = res;
         gy_list_append(&loop->work, &file->work.link);

@@ -1,5 +1,6 @@
 /* test_fileop.c: operations on files: each kind, cancelled at each stage, left over by a run, more
  * than there are workers, and what cannot be cancelled. */
+#include "fake_ring.h"
 #include "fileop.h"
 #include "gy_test.h"
 #include "prep.h"
@@ -436,6 +437,87 @@ what_cannot_be_cancelled(void)
     remove_directory();
 }
 
+/* ---- what the kernel answers, one by one ---- */
+
+static void
+answer(struct gy_loop *loop, struct call *call, uint8_t opcode, int32_t res)
+{
+    (void)gy_loop_poll(loop, true);
+    CHECK_EQ(fake.sqes[fake.sqe_count - 1].opcode, opcode);
+    CHECK_EQ(fake.sqes[fake.sqe_count - 1].fd, 7);
+    fake_push(&call->op.op, res, 0, false);
+    (void)gy_loop_reap(loop);
+}
+
+/* Kernels before 6.x answer -EAGAIN for a non-blocking pipe that is empty: then a poll waits. */
+static void
+answers(void)
+{
+    struct gy_loop loop;
+    struct call call;
+    char buf[4];
+    fake_loop_begin(&loop);
+    call_init(&call, &loop);
+    gy_prep_read(gy_fileop_sqe(&call.op), 7, buf, sizeof buf, UINT64_MAX);
+    gy_fileop_submit(&call.op);
+    answer(&loop, &call, IORING_OP_READ, -EINTR); /* a signal: once more */
+    answer(&loop, &call, IORING_OP_READ, -ECANCELED);
+    answer(&loop, &call, IORING_OP_READ, -EAGAIN);
+    answer(&loop, &call, IORING_OP_POLL_ADD, -EINTR);
+    answer(&loop, &call, IORING_OP_POLL_ADD, 1);
+    answer(&loop, &call, IORING_OP_READ, -EAGAIN); /* another reader was first */
+    answer(&loop, &call, IORING_OP_POLL_ADD, 1);
+    CHECK_EQ(call.dones, 0);
+    answer(&loop, &call, IORING_OP_READ, 3);
+    CHECK_EQ(call.dones, 1);
+    CHECK_EQ(call.res, 3);
+    gy_prep_write(gy_fileop_sqe(&call.op), 7, buf, sizeof buf, UINT64_MAX);
+    gy_fileop_submit(&call.op);
+    answer(&loop, &call, IORING_OP_WRITE, -EAGAIN);
+    answer(&loop, &call, IORING_OP_POLL_ADD, -EBADF);
+    CHECK_EQ(call.dones, 2);
+    CHECK_EQ(call.res, -EBADF);
+    /* Others do not wait for readiness; an unexpected number is told. */
+    gy_prep_fsync(gy_fileop_sqe(&call.op), 7, false);
+    gy_fileop_submit(&call.op);
+    answer(&loop, &call, IORING_OP_FSYNC, -EAGAIN);
+    CHECK_EQ(call.res, -EAGAIN);
+    gy_fileop_submit(&call.op);
+    answer(&loop, &call, IORING_OP_FSYNC, -12345);
+    CHECK_EQ(call.res, -12345);
+    fake_loop_end(&loop);
+}
+
+/* The two events of a cancelled operation, in either order, and what it came to before. */
+static void
+cancel_races(void)
+{
+    static const int32_t results[] = {-ECANCELED, -EINTR, 4, -EIO, 0};
+    for (unsigned first = 0; first < 2; first++) {
+        for (unsigned i = 0; i < sizeof results / sizeof results[0]; i++) {
+            struct gy_loop loop;
+            struct call call;
+            char buf[4] = "abc";
+            fake_loop_begin(&loop);
+            call_init(&call, &loop);
+            gy_prep_write(gy_fileop_sqe(&call.op), 7, buf, sizeof buf, 0);
+            gy_fileop_submit(&call.op);
+            (void)gy_loop_poll(&loop, true);
+            CHECK(!gy_fileop_cancel(&call.op));
+            (void)gy_loop_poll(&loop, true);
+            fake_push(&call.op.op, first ? -EALREADY : results[i], 0, first);
+            (void)gy_loop_reap(&loop);
+            CHECK_EQ(call.dones, 0);
+            CHECK(gy_fileop_busy(&call.op));
+            fake_push(&call.op.op, first ? results[i] : -ENOENT, 0, !first);
+            (void)gy_loop_reap(&loop);
+            CHECK_EQ(call.dones, 1);
+            CHECK_EQ(call.res, results[i]);
+            fake_loop_end(&loop);
+        }
+    }
+}
+
 /* ---- failures ---- */
 
 /* Each failure in turn: the operation reports it, and all is freed. */
@@ -490,6 +572,8 @@ static const struct gy_test tests[] = {
     GY_TEST(deferred),
     GY_TEST(goes_on_in_the_next_run),
     GY_TEST(what_cannot_be_cancelled),
+    GY_TEST(answers),
+    GY_TEST(cancel_races),
     GY_TEST(nth_failure),
 };
 

@@ -495,3 +495,49 @@ def test_aligned_buffers(loop, run, opened):
         await loop._file_close(direct)
 
     run(main)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_full_and_empty_pipes_wait(loop, run, blocking):
+    reader, writer = os.pipe()
+    os.set_blocking(reader, blocking)
+    os.set_blocking(writer, blocking)
+
+    async def main():
+        waits = asyncio.ensure_future(loop._file_read(reader, 10))
+        await asyncio.sleep(0.01)
+        assert not waits.done()
+        assert await loop._file_write(writer, b"x") == 1
+        assert await waits == b"x"
+        # A short count is what the pipe takes at once; then there is no room.
+        total = await loop._file_write(writer, bytes(1 << 20))
+        assert 0 < total < 1 << 20
+        waits = asyncio.ensure_future(loop._file_write(writer, bytes(4096)))
+        await asyncio.sleep(0.01)
+        assert not waits.done()
+        while total:
+            total -= len(await loop._file_read(reader, total))
+        assert await waits == 4096
+
+    run(main)
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("size", [(1 << 20) + 1, 5 << 20])
+def test_long_copies(loop, run, opened, size):
+    """More than the loop copies by itself."""
+    fd, _ = opened
+    content = os.urandom(size)
+
+    async def main():
+        assert await loop._file_write(fd, content, 0) == size
+        assert await loop._file_read(fd, size, 0) == content
+        first, second = bytearray(size - 3), bytearray(3)
+        assert await loop._file_readv(fd, [first, second], 0) == size
+        assert first + second == content
+        assert await loop._file_writev(fd, [content[:3], content[3:]], size) == size
+        assert await loop._file_readinto(fd, first, size) == len(first)
+        assert first == content[:-3]
+
+    run(main)
