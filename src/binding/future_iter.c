@@ -7,7 +7,8 @@
 
 struct gpy_future_iter {
     PyObject_HEAD
-    PyObject *future; /* NULL once it has returned, raised or been closed */
+    struct gpy_state *module; /* held: the memory goes back there */
+    PyObject *future;         /* NULL once it has returned, raised or been closed */
 };
 
 static struct gpy_future_iter *
@@ -22,13 +23,14 @@ gpy_future_iter_new(PyObject *future)
     struct gpy_fut *fut = gpy_fut_of(future);
     if (gpy_fut_check_alive(fut) < 0)
         return NULL;
-    struct gpy_future_iter *it =
-        PyObject_GC_New(struct gpy_future_iter, fut->module->future_iter_type);
-    if (it == NULL)
+    struct gpy_state *module = fut->module;
+    PyObject *self = gpy_freelist_alloc(&module->free_future_iters, module->future_iter_type);
+    if (self == NULL)
         return NULL;
-    it->future = Py_NewRef(future);
-    PyObject_GC_Track(it);
-    return (PyObject *)it;
+    gpy_state_hold(module);
+    iter_of(self)->module = module;
+    iter_of(self)->future = Py_NewRef(future);
+    return self;
 }
 
 static PySendResult
@@ -200,10 +202,12 @@ static void
 iter_tp_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    struct gpy_state *module = iter_of(self)->module;
     PyObject_GC_UnTrack(self);
     (void)iter_tp_clear(self);
-    PyObject_GC_Del(self);
+    gpy_freelist_free(&module->free_future_iters, self);
     Py_DECREF(type);
+    gpy_state_release(module);
 }
 
 static PyMethodDef iter_methods[] = {

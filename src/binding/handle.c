@@ -1,5 +1,6 @@
 /* handle.c: Handle and TimerHandle; see handle.h. */
 #include "handle.h"
+#include "call.h"
 #include "pycompat.h"
 
 #include <pythread.h>
@@ -133,8 +134,7 @@ handle_call(struct gpy_handle *self)
             size_t nargs = self->nargs;
             for (size_t i = 1; i <= nargs; i++)
                 stack[i] = Py_NewRef(self->slots[i]);
-            result = PyObject_Vectorcall(callback, stack + 1,
-                                         nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+            result = gpy_call(callback, stack + 1, nargs | PY_VECTORCALL_ARGUMENTS_OFFSET);
             for (size_t i = 1; i <= nargs; i++)
                 Py_DECREF(stack[i]);
         } else {

@@ -5,6 +5,7 @@
  *
  * What these schedule runs in the next turn.  That is asyncio's order: its selector fills the ready
  * queue with events and then timers, behind what was ready, before it runs any of it. */
+#include "call.h"
 #include "handle.h"
 #include "loop.h"
 #include "pycompat.h"
@@ -25,7 +26,8 @@ run_callback(struct gpy_loop *self, struct gpy_ready_entry *entry)
     PyObject *callable = gpy_ready_entry_owner(entry);
     PyObject *result = NULL;
     if (PyContext_Enter(entry->b) == 0) {
-        result = PyObject_CallOneArg(callable, entry->a);
+        PyObject *stack[2] = {NULL, entry->a};
+        result = gpy_call(callable, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET);
         if (PyContext_Exit(entry->b) < 0)
             Py_CLEAR(result);
     }

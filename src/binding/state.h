@@ -191,6 +191,7 @@
 
 /* Memory kept for the next object of a type: GPY_FREELIST(name) is state->free_name. */
 #define GPY_FREELISTS(X)                                                                           \
+    X(future_iters)                                                                                \
     X(handles)                                                                                     \
     X(timer_handles)
 

@@ -11,6 +11,7 @@
  * Exceptions of the coroutine end the task; -1 means that something else must leave the loop's
  * callback: KeyboardInterrupt, SystemExit, or a call that asyncio would report. */
 #include "task.h"
+#include "call.h"
 #include "task_registry.h"
 
 #include "../core/base.h"
@@ -409,7 +410,7 @@ task_advance(struct gpy_task *task, PyObject *exc_or_null)
     Py_CLEAR(task->fut_waiter);
     PySendResult status;
     if (thrown == NULL) {
-        status = PyIter_Send(coro, Py_None, &result);
+        status = gpy_send_none(coro, &result);
     } else {
         status = coro_throw(task->fut.module, coro, thrown, &result);
         Py_DECREF(thrown);

@@ -180,6 +180,35 @@ def test_limits_have_to_be_numbers():
     assert all(isinstance(n, int) for n in gyre._gyre._freelists(None).values())
 
 
+@pytest.mark.only("gyre")
+def test_iterators_of_futures(loop):
+    import gyre._gyre
+
+    def kept():
+        return gyre._gyre._freelists(None)["future_iters"]
+
+    future = loop.create_future()
+    first = future.__await__()
+    address, used = id(first), next(first)
+    assert used is future
+    del first
+    count = kept()
+    second = future.__await__()
+    if count:
+        assert id(second) == address and kept() == count - 1
+    assert gc.is_tracked(second)
+    with pytest.raises(RuntimeError, match="await wasn't used with future"):
+        next(second)  # still marked by the first
+    second.close()
+    assert list(second) == []
+    del second
+    assert kept() == count
+    iterators = [future.__await__() for _ in range(1000)]
+    future.cancel()
+    del iterators
+    assert kept() <= 256
+
+
 def test_many_callbacks_in_waves(loop):
     """More at once than a list keeps, then fewer, then more: each runs once, with its own."""
     seen = []
