@@ -344,7 +344,7 @@ stream_transport_call_connection_lost(struct gpy_stream_transport *self, PyObjec
     PyObject *raised = result ? NULL : gpy_exc_take();
     base->ended = true;
     if (!self->stream_ended)
-        gy_stream_close(&self->stream);
+        gy_stream_close_now(&self->stream);
     Py_CLEAR(base->protocol);
     if (gpy_transport_leave_server(base) < 0 || fail_empty_waiter_at_end(self) < 0)
         Py_CLEAR(result);

@@ -11,6 +11,7 @@
 #include "trace.h"
 
 #include <errno.h>
+#include <string.h>
 
 int64_t
 gy_loop_now_ns(const struct gy_loop *loop)
@@ -133,17 +134,51 @@ run_work(struct gy_loop *loop)
     gy_list_splice(&loop->work, &now);
 }
 
+bool
+gy_loop_next_event(struct gy_loop *loop, struct gy_event *ev)
+{
+    if (GY_LIKELY(loop->ahead_count == 0))
+        return loop->ring->ops->next_event(loop->ring, ev);
+    *ev = loop->ahead[0];
+    loop->ahead_count--;
+    memmove(loop->ahead, loop->ahead + 1, loop->ahead_count * sizeof *ev);
+    return true;
+}
+
+void
+gy_loop_land(struct gy_loop *loop, const struct gy_op *first, const struct gy_op *second)
+{
+    struct gy_ring *ring = loop->ring;
+    struct gy_event ev;
+    unsigned i = 0;
+    GY_ASSERT(loop->running && !loop->quiet);
+    while (i < GY_AHEAD_EVENTS && (!gy_op_is_idle(first) || !gy_op_is_idle(second))) {
+        if (i == loop->ahead_count) {
+            if (!ring->ops->next_event(ring, &loop->ahead[i]))
+                return;
+            loop->ahead_count++;
+        }
+        ev = loop->ahead[i];
+        if (ev.op == NULL || (ev.op != first && ev.op != second)) {
+            i++;
+            continue;
+        }
+        loop->ahead_count--;
+        memmove(loop->ahead + i, loop->ahead + i + 1, (loop->ahead_count - i) * sizeof ev);
+        gy_op_dispatch(loop, &ev);
+    }
+}
+
 unsigned
 gy_loop_reap(struct gy_loop *loop)
 {
-    struct gy_ring *ring = loop->ring;
     struct gy_event ev;
     unsigned done = 0;
     GY_ASSERT(loop->running);
     GY_ASSERT(!loop->quiet);
     loop->turn++;
     run_work(loop);
-    while (done < GY_REAP_BUDGET_EVENTS && may_go_on(loop) && ring->ops->next_event(ring, &ev)) {
+    while (done < GY_REAP_BUDGET_EVENTS && may_go_on(loop) && gy_loop_next_event(loop, &ev)) {
         if (done++ == 0)
             before_upcalls(loop);
         gy_op_dispatch(loop, &ev);

@@ -30,7 +30,7 @@ struct gy_stream;
 struct gy_stream_send;
 struct gy_listener;
 
-enum { GY_REAP_BUDGET_EVENTS = 1024, GY_WORK_BUDGET = 1024 };
+enum { GY_REAP_BUDGET_EVENTS = 1024, GY_WORK_BUDGET = 1024, GY_AHEAD_EVENTS = 32 };
 
 struct gy_loop_counters {
     uint64_t ops_submitted;
@@ -75,6 +75,8 @@ struct gy_loop {
     struct gy_bufgroup buffers;
     void *scratch; /* GY_RECV_BYTES_MAX bytes, allocated at first use       */
     uint64_t turn; /* counts gy_loop_reap()                                 */
+    struct gy_event ahead[GY_AHEAD_EVENTS]; /* taken by gy_loop_land(), not yet dispatched    */
+    unsigned ahead_count;
     struct gy_loop_counters counters;
     /* Optional, the embedder's: called before upcalls may begin, in a reap that has something to
      * do or a flush of dirty streams. */
@@ -111,7 +113,7 @@ int64_t gy_loop_now_ns(const struct gy_loop *loop);
 static inline bool
 gy_loop_has_work(const struct gy_loop *loop)
 {
-    return !gy_list_empty(&loop->work);
+    return !gy_list_empty(&loop->work) || loop->ahead_count != 0;
 }
 
 /* Submits what is queued and runs the kernel's deferred work, without waiting.  Does nothing when
@@ -129,6 +131,14 @@ void gy_loop_prepare_wait(struct gy_loop *loop);
 int gy_loop_wait(struct gy_loop *loop, int64_t deadline_ns);
 /* Step three (also instead of the wait): awake again. */
 void gy_loop_finish_wait(struct gy_loop *loop);
+
+/* Dispatches, now and out of turn, the events of these two ops that have come already; events of
+ * others that stand before them are kept, in order, for the next reap (at most GY_AHEAD_EVENTS).
+ * The caller knows that the two make no upcall but those that it asks for. */
+void gy_loop_land(struct gy_loop *loop, const struct gy_op *first, const struct gy_op *second);
+
+/* The next event for dispatch; those of gy_loop_land() come first. */
+bool gy_loop_next_event(struct gy_loop *loop, struct gy_event *ev);
 
 /* Runs the work list and dispatches at most GY_REAP_BUDGET_EVENTS events; stops early when
  * `interrupted` is set.  Returns how many events were dispatched. */

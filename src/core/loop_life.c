@@ -120,9 +120,8 @@ gy_loop_begin(struct gy_loop *loop)
 static void
 drain_quietly(struct gy_loop *loop)
 {
-    struct gy_ring *ring = loop->ring;
     struct gy_event ev;
-    while (ring->ops->next_event(ring, &ev))
+    while (gy_loop_next_event(loop, &ev))
         gy_op_dispatch(loop, &ev);
 }
 

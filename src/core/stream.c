@@ -147,6 +147,24 @@ gy_stream_close(struct gy_stream *stream)
         gy_stream_drop_queue(stream);
 }
 
+void
+gy_stream_close_now(struct gy_stream *stream)
+{
+    struct gy_loop *loop = stream->loop;
+
+    gy_stream_close(stream);
+    if (!loop->running || loop->quiet || gy_loop_forked(loop))
+        return;
+    /* On the work list the stream is not finished by the events, but here. */
+    if (!gy_list_linked(&stream->work.link))
+        gy_stream_queue_work(stream);
+    gy_loop_land(loop, &stream->recv_op, &stream->send_op);
+    if (!gy_op_is_idle(&stream->recv_op) || !gy_op_is_idle(&stream->send_op))
+        return;
+    gy_list_remove(&stream->work.link);
+    finish(stream);
+}
+
 static void
 keep_owner(void *context, void *owner)
 {

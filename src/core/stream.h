@@ -138,6 +138,9 @@ void gy_stream_shutdown_write(struct gy_stream *stream); /* after the queue has 
 /* Drops the queue and starts the close machine; closed() follows from a later turn, never from
  * inside.  host->release may be called from inside. */
 void gy_stream_close(struct gy_stream *stream);
+/* As gy_stream_close(), but when the kernel has let go already (gy_stream_stop_receive() was called
+ * in an earlier turn, and nothing is being sent) fd is closed and closed() called from inside. */
+void gy_stream_close_now(struct gy_stream *stream);
 /* For a stream whose loop is closed (gy_loop_close) or will never turn again: drops the queue and
  * closes fd at once.  Of the host only release and detach are called; the memory may be freed when
  * this returns.  Allowed while the loop runs if nothing of it is in flight.  The struct gy_loop

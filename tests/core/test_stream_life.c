@@ -35,6 +35,44 @@ close_before_start(void)
     gy_test_loop_end(&loop);
 }
 
+/* Closed from inside once the kernel has let go; what has come for others is kept, in order. */
+static void
+closed_at_once(void)
+{
+    enum { PEERS = 4 };
+    struct gy_loop loop;
+    struct peer peers[PEERS];
+
+    gy_test_loop_begin(&loop);
+    for (unsigned i = 0; i < PEERS; i++) {
+        peer_init(&peers[i], &loop, GY_RECV_POLL);
+        gy_stream_resume(&peers[i].stream);
+    }
+    (void)gy_test_turn(&loop, 0);
+    for (unsigned i = 0; i < PEERS; i++)
+        CHECK_EQ(peers[i].stream.recv_op.state, GY_OP_INFLIGHT);
+    remote_send(&peers[0], "first", 5);
+    gy_stream_close_now(&peers[3].stream); /* still in flight: as gy_stream_close() */
+    CHECK_EQ(peers[3].closes, 0);
+    gy_stream_stop_receive(&peers[1].stream);
+    gy_stream_stop_receive(&peers[2].stream);
+    CHECK_EQ(gy_loop_poll(&loop, true), 0);
+    gy_stream_close_now(&peers[2].stream);
+    CHECK_EQ(peers[2].closes, 1);
+    CHECK(remote_sees_end(&peers[2]));
+    gy_stream_close_now(&peers[1].stream);
+    CHECK_EQ(peers[1].closes, 1);
+    CHECK(loop.ahead_count > 0 && gy_loop_has_work(&loop));
+    CHECK_EQ(peers[0].in_len, 0);
+    TURN_UNTIL(&loop, peers[0].in_len == 5 && peers[3].closes == 1);
+    CHECK_EQ(loop.ahead_count, 0);
+    gy_stream_close(&peers[0].stream);
+    TURN_UNTIL(&loop, peers[0].closes == 1);
+    for (unsigned i = 0; i < PEERS; i++)
+        peer_free(&peers[i]);
+    gy_test_loop_end(&loop);
+}
+
 /* Receive and send in flight: the FIN goes out when both have ended, without another event. */
 static void
 close_in_flight(void)
@@ -559,9 +597,10 @@ failures_anywhere(void)
 }
 
 static const struct gy_test tests[] = {
-    GY_TEST(close_before_start), GY_TEST(close_in_flight),   GY_TEST(close_inside_upcalls),
-    GY_TEST(runs_and_threads),   GY_TEST(abandoned),         GY_TEST(closed_between_runs),
-    GY_TEST(interrupted),        GY_TEST(held_while_paused), GY_TEST(end_waits_behind_held),
-    GY_TEST(starvation),         GY_TEST(policies_change),   GY_TEST(failures_anywhere),
+    GY_TEST(close_before_start),    GY_TEST(closed_at_once),   GY_TEST(close_in_flight),
+    GY_TEST(close_inside_upcalls),  GY_TEST(runs_and_threads), GY_TEST(abandoned),
+    GY_TEST(closed_between_runs),   GY_TEST(interrupted),      GY_TEST(held_while_paused),
+    GY_TEST(end_waits_behind_held), GY_TEST(starvation),       GY_TEST(policies_change),
+    GY_TEST(failures_anywhere),
 };
 GY_TEST_MAIN(tests)

@@ -451,3 +451,47 @@ def test_what_was_written_before_an_abort_leaves(loop, connect):
         assert theirs.recv(10) == b"bye"
 
     drive(loop, main())
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+@pytest.mark.parametrize("in_callback", [False, True])
+def test_the_descriptor_is_closed_with_the_connection(loop, peer, how, in_callback):
+    """connection_lost() comes in the next turn, and right after it the descriptor is closed: what
+    is scheduled behind it may block until the peer sees the end."""
+
+    async def main():
+        ours, theirs = pair()
+        peer.append(theirs)
+        events = []
+        over = loop.create_future()
+
+        class Noting(asyncio.Protocol):
+            def data_received(self, data):
+                leave()
+
+            def connection_lost(self, exc):
+                events.append(("lost", ours.fileno() == -1))
+
+        def after():
+            theirs.settimeout(5)
+            events.append(("after", ours.fileno() == -1))
+            events.append(theirs.recv(10))
+            over.set_result(None)
+
+        def leave():
+            loop.call_soon(events.append, "before")
+            getattr(transport, how)()
+            loop.call_soon(after)
+
+        transport, _ = await loop.create_connection(Noting, sock=ours)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        if in_callback:
+            theirs.send(b"go")
+        else:
+            leave()
+        await over
+        return events
+
+    expected = ["before", ("lost", False), ("after", True), b""]
+    assert drive(loop, main()) == expected
