@@ -91,6 +91,18 @@ class SignalMixin(asyncio.BaseEventLoop):
         else:
             self._add_callback_signalsafe(handle)  # type: ignore[attr-defined]
 
+    def _signals_came(self, numbers: bytes) -> None:
+        """These signals came while the loop slept or ran; C calls it.
+
+        A program may have replaced the handler of add_signal_handler() with one of its own, by
+        signal.signal() (uvicorn does): asyncio calls both.
+        """
+        for sig in numbers:
+            if sig in self._signal_handlers:
+                handler = signal.getsignal(sig)
+                if not (isinstance(handler, functools.partial) and handler.func is _deliver):
+                    self._handle_signal(sig)
+
     def _close_signals(self) -> None:
         if not self._signal_handlers:
             return

@@ -12,13 +12,24 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* One byte per signal.  gyre.Loop hears of them, for those whose Python-level handler was replaced
+ * after add_signal_handler(). */
 static void
 on_signal(struct gy_poll *poll, int Py_UNUSED(res))
 {
     struct gpy_loop *self = container_of(poll, struct gpy_loop, signal_poll);
     char bytes[256];
-    while (recv(self->signal_fds[0], bytes, sizeof bytes, MSG_DONTWAIT) == (ssize_t)sizeof bytes)
-        ;
+    ssize_t got;
+    do {
+        got = recv(self->signal_fds[0], bytes, sizeof bytes, MSG_DONTWAIT);
+        if (got <= 0 || !PyObject_HasAttrString((PyObject *)self, "_signals_came"))
+            break;
+        PyObject *done =
+            PyObject_CallMethod((PyObject *)self, "_signals_came", "y#", bytes, (Py_ssize_t)got);
+        if (done == NULL && !gpy_loop_keep_raised(self))
+            PyErr_WriteUnraisable((PyObject *)self);
+        Py_XDECREF(done);
+    } while (got == (ssize_t)sizeof bytes && self->raised == NULL);
     /* Armed again before the next wait; the handlers run at the start of the next turn. */
 }
 

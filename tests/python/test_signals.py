@@ -140,6 +140,30 @@ class TestHandlers:
         assert seen == ["new"]
         loop.remove_signal_handler(SIGNAL)
 
+    def test_python_handler_set_afterwards(self, loop):
+        """Both are called: that of signal.signal(), and the loop's by the wakeup descriptor."""
+        calls = []
+
+        async def main():
+            loop.add_signal_handler(signal.SIGUSR1, calls.append, "loop")
+            before = signal.getsignal(signal.SIGUSR1)
+            signal.signal(signal.SIGUSR1, lambda *args: calls.append("python"))
+            await asyncio.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            async with asyncio.timeout(5):
+                while len(calls) < 2:
+                    await asyncio.sleep(0.001)
+            signal.signal(signal.SIGUSR1, before)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            async with asyncio.timeout(5):
+                while len(calls) < 3:
+                    await asyncio.sleep(0.001)
+            await asyncio.sleep(0.002)
+            assert loop.remove_signal_handler(signal.SIGUSR1)
+
+        loop.run_until_complete(main())
+        assert calls == ["python", "loop", "loop"]
+
     def test_removed(self, loop):
         loop.add_signal_handler(SIGNAL, print)
         assert signal.getsignal(SIGNAL) is not signal.SIG_DFL
