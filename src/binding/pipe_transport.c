@@ -210,6 +210,7 @@ check_kind(struct gpy_pipe_transport *self, int fd)
                             : "Pipe transport is for pipes/sockets only.");
         return -1;
     }
+    self->is_fifo = is_fifo;
     self->watches = is_fifo || is_socket; /* a terminal has something to read for others */
     return 0;
 }
@@ -510,6 +511,7 @@ pipe_dealloc(struct gpy_pipe_transport *self)
     GY_ASSERT(self->stream_ended);
     (void)pipe_clear(self);
     Py_CLEAR(self->pipe);
+    Py_CLEAR(self->block);
     Py_XDECREF((PyObject *)self->base.loop);
     type->tp_free(self);
     Py_DECREF(type);

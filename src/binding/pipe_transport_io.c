@@ -11,6 +11,7 @@
 #include "pycompat.h"
 
 #include <errno.h>
+#include <fcntl.h>
 
 /* What can only be KeyboardInterrupt, SystemExit or a lack of memory leaves the loop. */
 static void
@@ -25,6 +26,20 @@ lose(struct gpy_pipe_transport *self, PyObject *exc)
 {
     if (gpy_pipe_transport_lose(self, exc) < 0)
         keep_or_write(self);
+}
+
+/* A pipe through which much goes gets room for some more blocks: fewer changes between the two
+ * processes.  Not earlier, so that one that is merely full still pushes back at 64 KiB.  The system
+ * may refuse it: it limits what a user's pipes take together. */
+static void
+was_full(struct gpy_pipe_transport *self)
+{
+    enum { FULL_TO_GROW = 4, PIPE_BYTES = 256 * 1024 };
+    if (GY_LIKELY(self->full >= FULL_TO_GROW) || ++self->full < FULL_TO_GROW || !self->is_fifo)
+        return;
+    int size = fcntl(self->base.fd, F_GETPIPE_SZ);
+    if (size > 0 && size < PIPE_BYTES)
+        (void)fcntl(self->base.fd, F_SETPIPE_SZ, PIPE_BYTES);
 }
 
 /* ---- reading ---------------------------------------------------------------------------------
@@ -50,8 +65,12 @@ read_failed(struct gpy_pipe_transport *self, int err)
     Py_DECREF(exc);
 }
 
+/* What a pipe holds: a busy one is read straight into a bytes object of this size.  Small reads go
+ * through the loop's scratch memory: a copy is cheaper than to cut such an object down. */
+enum { BLOCK_BYTES = 64 * 1024, LARGE_BYTES = 16 * 1024 };
+
 static bool
-reader_on_buffer(struct gy_stream *stream, void **Py_UNUSED(data), size_t *Py_UNUSED(len))
+reader_on_buffer(struct gy_stream *stream, void **data, size_t *len)
 {
     struct gpy_pipe_transport *self = gpy_pipe_transport_of(stream);
     if (GY_UNLIKELY(self->base.closing))
@@ -60,7 +79,34 @@ reader_on_buffer(struct gy_stream *stream, void **Py_UNUSED(data), size_t *Py_UN
         read_failed(self, -EBADF);
         return false;
     }
-    return true; /* the loop's scratch memory */
+    if (!self->reads_large)
+        return true; /* the loop's scratch memory */
+    if (self->block == NULL)
+        self->block = PyBytes_FromStringAndSize(NULL, BLOCK_BYTES);
+    if (self->block == NULL) {
+        PyErr_Clear();
+        return true;
+    }
+    *data = PyBytes_AS_STRING(self->block);
+    *len = BLOCK_BYTES;
+    return true;
+}
+
+/* The bytes object of what was read.  New reference or NULL. */
+static PyObject *
+take_bytes(struct gpy_pipe_transport *self, const void *data, size_t len)
+{
+    PyObject *bytes;
+    self->reads_large = len >= LARGE_BYTES;
+    if (len >= BLOCK_BYTES)
+        was_full(self);
+    if (self->block == NULL || data != PyBytes_AS_STRING(self->block))
+        return PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
+    bytes = self->block;
+    self->block = NULL;
+    if (len != BLOCK_BYTES)
+        (void)_PyBytes_Resize(&bytes, (Py_ssize_t)len); /* NULL if it fails */
+    return bytes;
 }
 
 static void
@@ -70,7 +116,7 @@ reader_on_data(struct gy_stream *stream, void *data, size_t len)
     struct gpy_transport *base = &self->base;
     if (GY_UNLIKELY(base->closing || base->protocol == NULL))
         return;
-    PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
+    PyObject *bytes = take_bytes(self, data, len);
     PyObject *result = bytes ? gpy_protocol_call(base->loop, base->context, base->protocol,
                                                  base->state->str_data_received, bytes)
                              : NULL;
@@ -88,6 +134,7 @@ reader_on_eof(struct gy_stream *stream)
     struct gpy_transport *base = &self->base;
     if (base->closing || base->protocol == NULL)
         return;
+    Py_CLEAR(self->block);
     gpy_transport_info(base, "%r was closed by peer");
     PyObject *method = PyObject_GetAttr(base->protocol, base->state->str_eof_received);
     int rc = method ? gpy_loop_call_soon(base->loop, method, NULL, base->context) : -1;
@@ -188,6 +235,8 @@ writer_on_drained(struct gy_stream *stream)
     struct gpy_transport *base = &self->base;
     if (base->conn_lost)
         return;
+    if (gpy_pipe_transport_owns_fd(self))
+        was_full(self);
     gpy_transport_maybe_resume(base); /* may write */
     if (base->closing && !base->conn_lost && gy_stream_queued(stream) == 0)
         lose(self, NULL);

@@ -79,6 +79,7 @@ enum gy_stream_flags {
      * readable or breaks it (the other end of a pipe was closed) is told by eof(). */
     GY_STREAM_PIPE = 1u << 12,
     GY_STREAM_WATCH = 1u << 13,
+    GY_STREAM_FULL = 1u << 14, /* PIPE: took only a part a moment ago: wait before the next try */
 };
 
 struct gy_stream {

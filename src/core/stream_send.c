@@ -162,6 +162,11 @@ send_now(struct gy_stream *stream)
 {
     struct iovec iov[GY_SENDQ_IOV_MAX];
 
+    if ((stream->flags & GY_STREAM_FULL) != 0) {
+        stream->flags &= ~(uint32_t)GY_STREAM_FULL;
+        start_send_op(stream);
+        return;
+    }
     for (unsigned calls = 0; stream->queue.count > 0 && calls < SEND_CALLS_PER_FLUSH; calls++) {
         unsigned count = gy_sendq_iovec(&stream->queue, iov, GY_SENDQ_IOV_MAX);
         size_t wanted = iov_bytes(iov, count);
@@ -237,6 +242,8 @@ gy_stream_try_write(struct gy_stream *stream, const void *data, size_t len)
         return 0;
     GY_ASSERT(gy_op_is_idle(&stream->send_op));
     sent = call_send(stream, &iov, 1);
+    if ((stream->flags & GY_STREAM_PIPE) != 0 && (sent == -EAGAIN || (size_t)sent < len))
+        stream->flags |= GY_STREAM_FULL;
     if (sent == -EAGAIN)
         return 0;
     if (sent < 0)

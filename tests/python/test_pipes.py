@@ -1,6 +1,8 @@
 """connect_read_pipe() and connect_write_pipe(): pipes, FIFOs, sockets, terminals, devices."""
 
 import asyncio
+import contextlib
+import fcntl
 import gc
 import logging
 import os
@@ -673,3 +675,39 @@ def test_connect_pair_of_sockets_as_pipes(loop):
         transport.close()
         loop.run_until_complete(asyncio.gather(protocol.lost, other.lost))
         assert len(other.data) == 1 << 20
+
+
+@pytest.mark.only("gyre")
+def test_a_busy_pipe_gets_more_room(loop):
+    """Not at once: a pipe that nobody reads pushes back after 64 KiB, as on asyncio."""
+
+    def room(fd):
+        return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+
+    async def main():
+        ends = [os.pipe() for _ in range(2)]
+        (in_r, in_w), (out_r, out_w) = ends
+        with open(in_r, "rb", 0) as r, open(out_w, "wb", 0) as w:
+            stream = asyncio.StreamReader()
+            await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), r)
+            transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, w)
+            writer = asyncio.StreamWriter(transport, protocol, None, loop)
+            before = room(in_r), room(out_w)
+            os.set_blocking(out_r, False)
+            for _ in range(10):
+                os.write(in_w, bytes(65536))
+                await stream.readexactly(65536)
+                writer.write(bytes(200_000))
+                left = 200_000
+                while left:
+                    with contextlib.suppress(BlockingIOError):
+                        left -= len(os.read(out_r, left))
+                    await asyncio.sleep(0)
+            assert room(in_r) > before[0]
+            assert room(out_w) > before[1]
+            transport.abort()
+            for fd in (in_w, out_r):
+                os.close(fd)
+            await stream.read()
+
+    loop.run_until_complete(main())
