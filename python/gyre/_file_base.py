@@ -11,6 +11,7 @@ a read of a stream, whose bytes could not be read again (they wait for the next 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 import warnings
@@ -143,7 +144,7 @@ class File:
         )
         self._pending: asyncio.Future[Any] | None = None  # a read of a stream, whoever takes it
         self._stash = b""  # of a stream: read, and wanted by nobody yet
-        self._fread: Callable[[int, int, int], Op] = loop._file_read
+        self._fread: Callable[[int, int, int], Awaitable[bytes]] = loop._file_read
         self._fwrite: Callable[[int, ReadableBuffer, int], Op] = loop._file_write
         kind = os.fstat(fd).st_mode
         # Ours to count where the offset means something; else the kernel's (offset -1).
@@ -320,7 +321,9 @@ class File:
         fd = self._fd
         if fd < 0 or not self._readable:
             self._refuse(False)
-        op = self._fread(fd, size, _offset(offset))
+        if offset < 0:
+            _refuse_offset()
+        op = self._fread(fd, size, offset)
         if op.__class__ is Future:
             self._track(op)
         data: bytes = await op
@@ -400,7 +403,7 @@ class File:
             found: int = await self._loop._file_call(os.lseek, self._fd, offset, whence)
             return found
         if target < 0:
-            raise OSError(22, os.strerror(22))
+            _refuse_offset()
         return target
 
     def _pos_of_end_is_the_size(self) -> bool:
@@ -500,8 +503,12 @@ class File:
         await self.close()
 
 
+def _refuse_offset() -> NoReturn:
+    """An offset below zero: to the primitives it would mean the position."""
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
 def _offset(offset: int) -> int:
-    """An offset that a caller gave: below zero would mean the position to the primitives."""
     if offset < 0:
-        raise OSError(22, os.strerror(22))
+        _refuse_offset()
     return offset

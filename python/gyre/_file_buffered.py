@@ -122,7 +122,12 @@ class BufferedFile(File):
         missing = size - have
         try:
             while missing > 0:
-                data = await self._get(missing if missing >= self._fill else self._fill)
+                want = missing if missing >= self._fill else self._fill
+                if self._positioned:
+                    data: bytes = await self._fread(self._fd, want, self._pos)
+                    self._pos += len(data)
+                else:
+                    data = await self._stream_read(want)
                 if not data:
                     break
                 parts.append(data)
@@ -198,9 +203,22 @@ class BufferedFile(File):
                 if size is not None and size < -1:
                     raise ValueError("read length must be non-negative or -1")
                 return await self._read_all()
+            if size >= self._fill and self._positioned and self._i >= len(self._buf):
+                if self._out:
+                    await self._put_out()
+                # Large, and nothing of it here: what the kernel answers goes out as it is.
+                data: bytes = await self._fread(self._fd, size, self._pos)
+                self._pos += len(data)
+                self._buf, self._i = data, 0
+                if len(data) == size:
+                    self._buf = b""
+                    return data
             return await self._read(size)
         finally:
-            self._pass_turn()
+            if self._waiters or self._late is not None:
+                self._pass_turn()
+            else:
+                self._busy = False
 
     async def readall(self) -> bytes:
         """Everything up to the end."""

@@ -40,9 +40,16 @@ class RawFile(File):
         try:
             if self._fd < 0 or not self._readable:
                 self._refuse(False)
-            return await self._read_once(size)
+            if not self._positioned:
+                return await self._stream_read(size)
+            data: bytes = await self._fread(self._fd, size, self._pos)
+            self._pos += len(data)
+            return data
         finally:
-            self._pass_turn()
+            if self._waiters:
+                self._pass_turn()
+            else:
+                self._busy = False
 
     async def _read_once(self, size: int) -> bytes:
         if not self._positioned:
@@ -248,6 +255,20 @@ class DirectFile(RawFile):
         data = await self._read_at(size, self._pos)
         self._pos += len(data)
         return data
+
+    async def read(self, size: int | None = -1, /) -> bytes:
+        """At most size bytes in one operation, all up to the end if size < 0."""
+        if size is None or size < 0:
+            return await self.readall()
+        if self._busy:
+            await self._wait_turn()
+        self._busy = True
+        try:
+            if self._fd < 0 or not self._readable:
+                self._refuse(False)
+            return await self._read_once(size)
+        finally:
+            self._pass_turn()
 
     async def readall(self) -> bytes:
         """Everything up to the end."""
