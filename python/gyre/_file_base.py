@@ -438,6 +438,9 @@ class File:
     def _close_descriptor(self) -> Op | None:
         fd, self._fd = self._fd, -1
         if self._closefd:
+            if self._loop.is_closed():
+                os.close(fd)  # by another loop's task; there is nothing else left to ask
+                return None
             return self._loop._file_close(fd)
         if self._positioned and not self._append:
             os.lseek(fd, self._pos, os.SEEK_SET)

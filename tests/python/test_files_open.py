@@ -438,6 +438,24 @@ class TestErrors:
         finally:
             subprocess.run(["umount", str(where)], check=True)
 
+    def test_an_input_output_error(self, run):
+        """/proc/self/mem answers EIO where there is no memory."""
+
+        async def main():
+            for buffering in (0, -1):
+                async with gyre.open("/proc/self/mem", "rb", buffering) as file:
+                    for call in (file.pread(10, 0), file.read(10), file.read()):
+                        with pytest.raises(OSError) as failed:
+                            await call
+                        assert failed.value.errno == errno.EIO
+                    assert await file.tell() == 0
+            with pytest.raises(OSError) as failed:
+                await gyre.read_file("/proc/self/mem")
+            assert failed.value.errno == errno.EIO
+            assert failed.value.filename == "/proc/self/mem"
+
+        run(main)
+
     def test_the_file_size_limit(self, run, tmp_path):
         async def main():
             limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -624,6 +642,22 @@ class TestEnd:
             assert path.read_bytes() == b"data"
 
         run(main)
+
+    def test_closed_after_its_loop(self, path):
+        """The descriptor is closed; nothing else works."""
+
+        async def opened():
+            return await gyre.open(path, "rb")
+
+        async def close(file):
+            with pytest.raises(RuntimeError):
+                await file.read()
+            await file.close()
+            assert file.closed
+
+        with asyncio.Runner(loop_factory=gyre.new_event_loop) as runner:
+            file = runner.run(opened())
+        gyre.run(close(file))
 
     def test_closed_behind_our_back(self, run, path):
         async def main():
