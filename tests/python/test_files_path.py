@@ -1,6 +1,6 @@
 """gyre.Path against pathlib.Path: the same answers, errors and effects."""
 
-import asyncio
+import inspect
 import os
 import pathlib
 import pickle
@@ -464,7 +464,7 @@ class TestPure:
                 if name.startswith("_") or name in pure or name in sync:
                     continue
                 member = getattr(gyre.Path, name)
-                ours = asyncio.iscoroutinefunction(member)
+                ours = inspect.iscoroutinefunction(member)
                 assert ours or name in {"open", "iterdir", "glob", "rglob", "walk"}, name
 
         run(main)
