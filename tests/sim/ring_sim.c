@@ -624,6 +624,30 @@ sim_try_send(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned cou
     return socket == NULL ? -EBADF : sim_send(&sim_of(ring)->world->net, socket, iov, count);
 }
 
+static ssize_t
+sim_try_sendmsg(struct gy_ring *ring, int fd, const struct msghdr *message)
+{
+    struct sim_socket *socket = open_socket(ring, fd);
+    return socket == NULL ? -EBADF : sim_sendmsg(&sim_of(ring)->world->net, socket, message);
+}
+
+static ssize_t
+sim_try_recvmsg(struct gy_ring *ring, int fd, struct msghdr *message)
+{
+    struct sim_socket *socket = open_socket(ring, fd);
+    return socket == NULL ? -EBADF : sim_recvmsg(&sim_of(ring)->world->net, socket, message);
+}
+
+static int
+sim_udp_gro(struct gy_ring *ring, int fd)
+{
+    struct sim_socket *socket = open_socket(ring, fd);
+    if (socket == NULL)
+        return -EBADF;
+    socket->gro = true;
+    return 0;
+}
+
 static int
 sim_try_accept(struct gy_ring *ring, int fd)
 {
@@ -690,6 +714,9 @@ static const struct gy_ring_ops sim_ops = {
     .try_send = sim_try_send,
     .try_read = sim_try_recv,
     .try_write = sim_try_send,
+    .try_sendmsg = sim_try_sendmsg,
+    .try_recvmsg = sim_try_recvmsg,
+    .udp_gro = sim_udp_gro,
     .try_accept = sim_try_accept,
     .try_connect = sim_try_connect,
     .socket_error = sim_socket_error,

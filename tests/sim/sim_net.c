@@ -4,7 +4,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
 #include <poll.h>
+
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
 
 uint64_t
 sim_random(struct sim_rng *rng)
@@ -237,7 +243,8 @@ sim_readiness(const struct sim_socket *socket)
         mask |= POLLERR;
     if ((socket->in_fin && socket->out_fin) || socket->reset)
         mask |= POLLHUP;
-    if (socket->out.len < socket->out.capacity || socket->remote_gone)
+    if (socket->out.len < (socket->datagram ? socket->out_limit : socket->out.capacity) ||
+        socket->remote_gone)
         mask |= POLLOUT;
     return mask;
 }
@@ -293,6 +300,141 @@ sim_send(struct sim_net *net, struct sim_socket *socket, const struct iovec *iov
     if (socket->remote_gone && total > 0)
         sim_remote_reset(net, socket);
     return total > 0 ? (ssize_t)total : -EAGAIN;
+}
+
+/* ---- datagrams ---- */
+
+enum { DATAGRAM_BYTES_MAX = 1 << 16, HEADER_BYTES = sizeof(uint32_t) };
+
+struct sim_socket *
+sim_datagrams(struct sim_net *net, uint32_t buffer_bytes)
+{
+    /* A send is taken whole while there is any room. */
+    struct sim_socket *socket = sim_connection(net, buffer_bytes + 2 * DATAGRAM_BYTES_MAX);
+    if (socket == NULL)
+        abort();
+    socket->datagram = true;
+    socket->out_limit = buffer_bytes;
+    return socket;
+}
+
+static void
+datagram_put(struct sim_queue *queue, const char *data, size_t len)
+{
+    uint32_t header = (uint32_t)len;
+    if (queue_put(queue, (const char *)&header, HEADER_BYTES) != HEADER_BYTES ||
+        queue_put(queue, data, len) != len)
+        abort();
+}
+
+static uint32_t
+datagram_size(const struct sim_queue *queue)
+{
+    uint32_t header;
+    memcpy(&header, queue->bytes, HEADER_BYTES);
+    return header;
+}
+
+/* Cuts what does not fit. */
+static size_t
+datagram_take(struct sim_queue *queue, char *data, size_t len)
+{
+    uint32_t size = datagram_size(queue);
+    char rest[DATAGRAM_BYTES_MAX];
+    size_t part = size < len ? size : len;
+    (void)queue_take(queue, rest, HEADER_BYTES);
+    (void)queue_take(queue, data, part);
+    (void)queue_take(queue, rest, size - part);
+    return part;
+}
+
+bool
+sim_remote_send_datagram(struct sim_socket *socket, const char *data, size_t len)
+{
+    if (socket->in.len + HEADER_BYTES + len > socket->in.capacity)
+        return false;
+    datagram_put(&socket->in, data, len);
+    socket->wakes_in++;
+    return true;
+}
+
+ssize_t
+sim_remote_recv_datagram(struct sim_socket *socket, char *data, size_t len)
+{
+    if (socket->out.len == 0)
+        return -1;
+    socket->wakes_out++;
+    return (ssize_t)datagram_take(&socket->out, data, len);
+}
+
+/* Of equal size, the last perhaps shorter, as the kernel joins them. */
+static bool
+datagram_joins(struct sim_net *net, const struct sim_socket *socket, size_t size, size_t room)
+{
+    return socket->gro && size > 0 && socket->in.len > 0 && datagram_size(&socket->in) == size &&
+           size <= room && sim_chance(&net->rng, 80);
+}
+
+ssize_t
+sim_recvmsg(struct sim_net *net, struct sim_socket *socket, struct msghdr *message)
+{
+    const struct iovec *iov = message->msg_iov;
+    struct cmsghdr *control = CMSG_FIRSTHDR(message);
+    size_t total;
+    int size;
+
+    message->msg_namelen = 0;
+    if (socket->error != 0) {
+        int err = socket->error;
+        socket->error = 0;
+        return err;
+    }
+    if (socket->in.len == 0)
+        return -EAGAIN;
+    size = (int)datagram_size(&socket->in);
+    total = datagram_take(&socket->in, iov->iov_base, iov->iov_len);
+    while (datagram_joins(net, socket, (size_t)size, iov->iov_len - total))
+        total += datagram_take(&socket->in, (char *)iov->iov_base + total, iov->iov_len - total);
+    if (total == (size_t)size || control == NULL) {
+        message->msg_controllen = 0;
+        return (ssize_t)total;
+    }
+    control->cmsg_level = IPPROTO_UDP;
+    control->cmsg_type = UDP_GRO;
+    control->cmsg_len = CMSG_LEN(sizeof(size));
+    memcpy(CMSG_DATA(control), &size, sizeof(size));
+    message->msg_controllen = CMSG_SPACE(sizeof(size));
+    return (ssize_t)total;
+}
+
+ssize_t
+sim_sendmsg(struct sim_net *net, struct sim_socket *socket, const struct msghdr *message)
+{
+    char bytes[2 * DATAGRAM_BYTES_MAX];
+    struct cmsghdr *control = CMSG_FIRSTHDR((struct msghdr *)(uintptr_t)message);
+    uint16_t segment = 0;
+    size_t total = 0;
+
+    if (socket->error != 0) {
+        int err = socket->error;
+        socket->error = 0;
+        return err;
+    }
+    if (socket->out.len >= socket->out_limit)
+        return -EAGAIN;
+    if (control != NULL)
+        memcpy(&segment, CMSG_DATA(control), sizeof(segment));
+    if (control != NULL && (segment == 0 || sim_chance(&net->rng, 10)))
+        return sim_chance(&net->rng, 50) ? -EINVAL : -EIO;
+    for (size_t i = 0; i < message->msg_iovlen; i++) {
+        memcpy(bytes + total, message->msg_iov[i].iov_base, message->msg_iov[i].iov_len);
+        total += message->msg_iov[i].iov_len;
+    }
+    if (segment == 0)
+        datagram_put(&socket->out, bytes, total);
+    for (size_t at = 0; segment != 0 && at < total; at += segment)
+        datagram_put(&socket->out, bytes + at, total - at < segment ? total - at : segment);
+    return (ssize_t)total;
 }
 
 int

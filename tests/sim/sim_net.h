@@ -8,6 +8,7 @@
 #define SIM_NET_H
 
 #include "base.h"
+#include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -33,6 +34,9 @@ struct sim_socket {
     bool used;
     bool listener;
     bool open;            /* the core holds the descriptor                                    */
+    bool datagram;        /* the queues hold datagrams, each behind its length                */
+    bool gro;             /* one receive may bring several                                    */
+    size_t out_limit;     /* datagram: full from so many bytes on                             */
     bool message_like;    /* receives come short although more is there (GY_STREAM_READ_OUT)  */
     uint32_t ops;         /* operations of the kernel that keep the file alive                */
     uint32_t wakes_in;    /* readable side changed                                            */
@@ -62,6 +66,7 @@ void sim_net_deinit(struct sim_net *net);
 
 /* What a test does.  A new connection whose core side is open. */
 struct sim_socket *sim_connection(struct sim_net *net, uint32_t buffer_bytes);
+struct sim_socket *sim_datagrams(struct sim_net *net, uint32_t buffer_bytes);
 struct sim_socket *sim_listener(struct sim_net *net);
 struct sim_socket *sim_socket_of(struct sim_net *net, int fd); /* NULL: no such descriptor */
 
@@ -71,6 +76,9 @@ struct sim_socket *sim_remote_connect(struct sim_net *net, struct sim_socket *li
 size_t sim_remote_send(struct sim_net *net, struct sim_socket *socket, const char *data,
                        size_t len);
 size_t sim_remote_recv(struct sim_net *net, struct sim_socket *socket, char *data, size_t len);
+/* Datagrams; false: no room, -1: nothing there. */
+bool sim_remote_send_datagram(struct sim_socket *socket, const char *data, size_t len);
+ssize_t sim_remote_recv_datagram(struct sim_socket *socket, char *data, size_t len);
 void sim_remote_shutdown(struct sim_net *net, struct sim_socket *socket);
 void sim_remote_close(struct sim_net *net, struct sim_socket *socket);
 void sim_remote_reset(struct sim_net *net, struct sim_socket *socket);
@@ -83,6 +91,9 @@ uint32_t sim_readiness(const struct sim_socket *socket); /* POLLIN ... */
 ssize_t sim_recv(struct sim_net *net, struct sim_socket *socket, void *data, size_t len);
 ssize_t sim_send(struct sim_net *net, struct sim_socket *socket, const struct iovec *iov,
                  unsigned count);
+/* Neither address: a datagram socket has one remote.  UDP_SEGMENT and UDP_GRO as in the kernel. */
+ssize_t sim_recvmsg(struct sim_net *net, struct sim_socket *socket, struct msghdr *message);
+ssize_t sim_sendmsg(struct sim_net *net, struct sim_socket *socket, const struct msghdr *message);
 int sim_accept(struct sim_net *net, struct sim_socket *socket);
 int sim_shutdown(struct sim_net *net, struct sim_socket *socket);
 void sim_close(struct sim_net *net, int fd);
