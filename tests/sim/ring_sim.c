@@ -39,8 +39,9 @@ struct sim_op {
     uint8_t opcode;
     bool multishot;
     bool waitall;
-    bool fresh;  /* not yet tried              */
-    bool doomed; /* its cancel said -EALREADY  */
+    bool fresh;      /* not yet tried              */
+    bool doomed;     /* its cancel said -EALREADY  */
+    uint64_t offset; /* of a file */
 };
 
 struct sim_ring {
@@ -284,6 +285,61 @@ run_read(struct sim_ring *sim, struct sim_op *op)
 }
 
 static bool
+is_file_op(uint8_t opcode, int fd)
+{
+    return opcode == IORING_OP_OPENAT || fd == SIM_FILE_FD;
+}
+
+/* Offsets are inside of the file; its end is where the array ends. */
+static int32_t
+file_call(struct sim_world *world, struct sim_op *op)
+{
+    struct sim_rng *rng = &world->net.rng;
+    uint32_t len = op->len;
+    char *place = world->file + op->offset;
+    if (op->opcode == IORING_OP_OPENAT)
+        return sim_connection(&world->net, 1)->fd;
+    if (sim_chance(rng, world->faults.file_fails))
+        return -EIO;
+    if (op->offset + len > SIM_FILE_BYTES)
+        abort();
+    if (len > 0 && sim_chance(rng, 30))
+        len = 1 + sim_below(rng, len);
+    if (op->opcode == IORING_OP_WRITE)
+        memcpy(place, op->addr, len);
+    else
+        memcpy(op->addr, place, len);
+    return (int32_t)len;
+}
+
+static bool
+run_file(struct sim_ring *sim, struct sim_op *op)
+{
+    op->fresh = false;
+    if (op->doomed && sim_chance(rng_of(sim), 30))
+        finish_op(sim, op, -EINTR, 0);
+    else
+        finish_op(sim, op, file_call(sim->world, op), 0);
+    return false;
+}
+
+static int32_t
+sim_file_nowait(struct gy_ring *ring, const struct io_uring_sqe *sqe)
+{
+    struct sim_ring *sim = sim_of(ring);
+    struct sim_op op = {
+        .opcode = sqe->opcode,
+        .fd = sqe->fd,
+        .addr = (void *)(uintptr_t)sqe->addr,
+        .len = sqe->len,
+        .offset = sqe->off,
+    };
+    if (!is_file_op(sqe->opcode, sqe->fd) || sim_chance(rng_of(sim), 60))
+        return -EAGAIN;
+    return file_call(sim->world, &op);
+}
+
+static bool
 is_woken(const struct sim_op *op)
 {
     if (op->fresh || op->doomed || op->socket == NULL)
@@ -303,6 +359,8 @@ is_woken(const struct sim_op *op)
 static bool
 run_op(struct sim_ring *sim, struct sim_op *op)
 {
+    if (is_file_op(op->opcode, op->fd))
+        return run_file(sim, op);
     switch (op->opcode) {
     case IORING_OP_POLL_ADD:
         return run_poll(sim, op);
@@ -349,8 +407,9 @@ find_op(struct sim_ring *sim, uint64_t user_data)
 static void
 cancel_op(struct sim_ring *sim, struct sim_op *op, uint64_t cancel_data)
 {
-    /* A send may be at work just now: it ends by itself, soon. */
-    if (op->opcode == IORING_OP_SENDMSG && sim_chance(rng_of(sim), 30)) {
+    bool may_be_at_work = op->opcode == IORING_OP_SENDMSG || is_file_op(op->opcode, op->fd);
+    /* It ends by itself, soon. */
+    if (may_be_at_work && sim_chance(rng_of(sim), 30)) {
         op->doomed = true;
         if (cancel_data != 0)
             post(sim, cancel_data, -EALREADY, 0);
@@ -403,11 +462,14 @@ submit(struct sim_ring *sim, const struct io_uring_sqe *sqe)
     op->fresh = true;
     op->len = sqe->len;
     op->addr = (void *)(uintptr_t)sqe->addr;
-    op->socket = sim_socket_of(&sim->world->net, sqe->fd);
+    op->offset = sqe->off;
+    op->socket = is_file_op(sqe->opcode, sqe->fd) ? NULL : sim_socket_of(&sim->world->net, sqe->fd);
     sim->ops[sim->ops_len++] = op;
     sim->world->ops++;
     if (op->socket != NULL)
         op->socket->ops++;
+    if (is_file_op(sqe->opcode, sqe->fd))
+        return;
     if (sqe->opcode != IORING_OP_READ && (op->socket == NULL || !op->socket->open)) {
         violation(sim->world, "an op was submitted for a descriptor that is closed");
         finish_op(sim, op, -EBADF, 0);
@@ -722,6 +784,7 @@ static const struct gy_ring_ops sim_ops = {
     .socket_error = sim_socket_error,
     .shutdown = sim_shutdown_call,
     .close = sim_close_call,
+    .file_nowait = sim_file_nowait,
     .now_ns = sim_now_ns,
 };
 

@@ -17,11 +17,18 @@ struct sim_faults {         /* in per cent */
     uint32_t no_buffers;    /* a receive finds no provided buffer                   */
     uint32_t poll_fails;    /* a poll ends with -ENOMEM                             */
     uint32_t accept_fails;  /* an accept fails, half of the time for want of descriptors */
+    uint32_t file_fails;    /* a read or write of a file ends with -EIO                      */
 };
+
+/* The one file of a world: reads and writes of SIM_FILE_FD are short at random, an open of any path
+ * gives a descriptor as a connection has one, and anything may be under way when it is cancelled.
+ */
+enum { SIM_FILE_FD = SIM_FD_FIRST - 1, SIM_FILE_BYTES = 16 * 1024 };
 
 struct sim_world {
     struct sim_net net;
     struct sim_faults faults;
+    char file[SIM_FILE_BYTES];
     int64_t now_ns;
     uint32_t features;
     uint32_t ops;        /* in the kernel                                              */
