@@ -35,17 +35,33 @@ hides_method(PyObject *dict)
     return false;
 }
 
+/* The intake in a reader's __dict__, borrowed, or NULL.  Where nothing else is in there, to go to
+ * the first entry is cheaper than to look it up. */
+static PyObject *
+find_intake(struct gpy_state *state, PyObject *dict, bool *untouched)
+{
+    PyObject *key = NULL, *value = NULL;
+    Py_ssize_t position = 0;
+    *untouched = PyDict_GET_SIZE(dict) == 1;
+    if (GY_LIKELY(*untouched) && PyDict_Next(dict, &position, &key, &value) &&
+        key == state->str__intake)
+        return value;
+    value = PyDict_GetItemWithError(dict, state->str__intake);
+    *untouched = value != NULL && !hides_method(dict);
+    return value;
+}
+
 struct gpy_intake *
 gpy_intake_of(struct gpy_state *state, PyObject *reader, bool *untouched)
 {
     if (!Py_IS_TYPE(reader, state->stream_reader_type))
         return NULL;
     PyObject *dict = dict_of(reader);
-    PyObject *intake = dict ? PyDict_GetItemWithError(dict, state->str__intake) : NULL;
-    *untouched = intake != NULL && (GY_LIKELY(PyDict_GET_SIZE(dict) == 1) || !hides_method(dict));
+    PyObject *intake = dict ? find_intake(state, dict, untouched) : NULL;
     Py_XDECREF(dict); /* the reader has it */
-    if (intake != NULL && Py_IS_TYPE(intake, state->stream_intake_type))
+    if (GY_LIKELY(intake != NULL && Py_IS_TYPE(intake, state->stream_intake_type)))
         return (struct gpy_intake *)intake;
+    *untouched = false;
     PyErr_Clear();
     return NULL;
 }
