@@ -78,6 +78,7 @@ def _deep(tally: Tally, version: str) -> None:
             tally.phase(title, _pytest, version, kind, backend, ["tests/python"])
         title = f"reference leaks, {backend}, debug build of Python {version}"
         tally.phase(title, _refleak, version, backend)
+        tally.phase(f"stress, {backend}, Python {version}", _stress, version, backend)
     tally.phase("C tests under valgrind", _valgrind, version)
 
 
@@ -157,6 +158,14 @@ def _has_backend(env: Venv, backend: str, variables: dict[str, str]) -> bool:
     """A refused io_uring is for the tests to fail on, not a reason to leave them out."""
     ask = f"import gyre; gyre.new_event_loop(backend={backend!r}).close()"
     return backend == BACKENDS[0] or output([env.python, "-c", ask], variables) is not None
+
+
+def _stress(version: str, backend: str) -> Count:
+    env = dev_build.ready(version, ("test",), "checked")
+    variables = {"GYRE_BACKEND": backend, "GYRE_STRESS": "4"}
+    if not _has_backend(env, backend, variables):
+        return Count.missing(f"gyre has no {backend} backend yet")
+    return run_pytest(env, ["tests/stress"], variables, f"stress-{version}-{backend}")
 
 
 def _refleak(version: str, backend: str) -> Count:
