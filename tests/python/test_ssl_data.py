@@ -168,6 +168,22 @@ def test_a_full_buffer_is_filled_again(loop, connect):
     drive(loop, main())
 
 
+@pytest.mark.only("gyre")
+def test_a_bytearray_of_several_records(loop, connect, tls_code):
+    """asyncio reads what follows the first record into a slice, which is a copy: it is lost."""
+
+    async def main():
+        protocol = tls_tools.BufferedTrace(loop, 200_000)
+        transport, protocol, peer = await connect(protocol)
+        data = random.Random(1).randbytes(100_000)
+        await peer.send(data)
+        await until(lambda: protocol.events and len(protocol.events[0]) == len(data))
+        assert protocol.events[0] == data or tls_code == "asyncio"
+        await over(transport, protocol)
+
+    drive(loop, main())
+
+
 def test_replies_of_one_call_leave_together(loop, connect):
     """Several small writes, and one that is held while a callback runs, keep their order."""
 
