@@ -400,7 +400,7 @@ int
 gy_dgram_push(struct gy_dgram *dgram, const struct gy_datagram *datagram,
               const struct gy_address *to)
 {
-    struct gy_dgram_target *target;
+    struct gy_dgram_target *target = NULL;
     bool ends;
     int err;
 
