@@ -304,6 +304,23 @@ def test_servers_echo(loadgen, mode, tmp_path):
         assert 0 < report["server"]["utilisation"] < 1.2
 
 
+@pytest.mark.parametrize(
+    ("spec", "role", "gso"),
+    [
+        ("c-epoll", "echo", False),
+        ("gyre", "echo", False),
+        ("gyre", "sink", True),
+        ("gyre", "source", False),
+    ],
+)
+def test_udp(loadgen, spec, role, gso):
+    with serving(spec, mode="udp", role=role, size=200) as server:
+        options = ["--udp", "--mode", role, "--size", 200, *(["--gso"] if gso else [])]
+        options += ["--connections", 5, "--depth", 4] if role == "echo" else []
+        report = answer(loadgen, *server.address(), *options, "--verify", "all")
+    assert report["messages"] > 0
+
+
 def test_churn_and_idle(loadgen):
     with serving() as server:
         port = server.first["port"]
