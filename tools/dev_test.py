@@ -25,6 +25,15 @@ PYTEST_SLOW_LIMIT_S = 3600  # under ASan, and with each test repeated
 CONFORMANCE_LIMIT_S = 1800
 CORE_LIMIT_S = 900
 
+# Random tests with many examples; the limits of a single test are for the usual few.
+DEEP = (
+    "tests/python/test_differential_tasks.py",
+    "--hypothesis-profile=deep",
+    "--timeout=900",
+    "-o",
+    "faulthandler_timeout=1000",
+)
+
 ASAN = {
     "ASAN_OPTIONS": "abort_on_error=1:detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
@@ -76,6 +85,8 @@ def _deep(tally: Tally, version: str) -> None:
         for kind in ("release", "asan"):
             title = f"pytest, {backend}, Python {version}, {kind} build"
             tally.phase(title, _pytest, version, kind, backend, ["tests/python"])
+        title = f"random programs, {backend}, Python {version}, many"
+        tally.phase(title, _pytest, version, "checked", backend, DEEP)
         title = f"reference leaks, {backend}, debug build of Python {version}"
         tally.phase(title, _refleak, version, backend)
         tally.phase(f"stress, {backend}, Python {version}", _stress, version, backend)

@@ -1,4 +1,7 @@
-"""Libraries that look into a loop: nest_asyncio and AnyIO."""
+"""Libraries on a loop: those that look into it, and servers and clients that programs use."""
+
+import asyncio
+import contextlib
 
 import pytest
 from helpers import script
@@ -105,3 +108,93 @@ class TestOthers:
             await listener.aclose()
 
         anyio.run(main, backend_options={"loop_factory": new_loop})
+
+
+async def ask(port, path):
+    """One HTTP request by hand; the whole answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    return answer
+
+
+class TestHTTP:
+    def test_uvicorn(self, loop):
+        """A server with its signal handlers, keep-alive, a streamed answer, and a clean end."""
+        uvicorn = pytest.importorskip("uvicorn")
+        lifespan = []
+
+        async def app(scope, receive, send):
+            if scope["type"] == "lifespan":
+                for name in ("startup", "shutdown"):
+                    assert (await receive())["type"] == f"lifespan.{name}"
+                    lifespan.append(name)
+                    await send({"type": f"lifespan.{name}.complete"})
+                return
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for i in range(20):
+                await asyncio.sleep(0)
+                body = {"type": "http.response.body", "body": b"%d," % i * 1000}
+                await send(body | {"more_body": i < 19})
+
+        async def main():
+            config = uvicorn.Config(app, port=0, log_config=None, lifespan="on", ws="none")
+            server = uvicorn.Server(config)
+            serving = asyncio.create_task(server.serve())
+            while not server.started:
+                await asyncio.sleep(0.001)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            answers = await asyncio.gather(*(ask(port, f"/{n}") for n in range(20)))
+            assert all(a.startswith(b"HTTP/1.1 200") and b"19,19," in a for a in answers)
+            assert len({len(a) for a in answers}) == 1
+            server.should_exit = True
+            await serving
+
+        loop.run_until_complete(main())
+        assert lifespan == ["startup", "shutdown"]
+
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_aiohttp(self, loop):
+        """Server and client: JSON, a large body both ways, a websocket, a timeout."""
+        aiohttp = pytest.importorskip("aiohttp")
+        from aiohttp import web
+
+        async def length(request):
+            return web.json_response({"length": len(await request.read())})
+
+        async def slow(request):
+            await asyncio.sleep(0.1)
+
+        async def echo(request):
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            async for message in socket:
+                await socket.send_bytes(message.data)
+            return socket
+
+        async def main():
+            app = web.Application(client_max_size=1 << 30)
+            app.add_routes([web.post("/length", length), web.get("/slow", slow)])
+            app.add_routes([web.get("/echo", echo)])
+            runner = web.AppRunner(app)
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            base = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            async with aiohttp.ClientSession() as session:
+                for size in (0, 1, 100_000, 900_000):
+                    async with session.post(f"{base}/length", data=b"x" * size) as answer:
+                        assert await answer.json() == {"length": size}
+                timeout = aiohttp.ClientTimeout(total=0.01)
+                with pytest.raises(TimeoutError):
+                    await session.get(f"{base}/slow", timeout=timeout)
+                async with session.ws_connect(f"{base}/echo") as socket:
+                    for size in (1, 70_000, 1_000_000):
+                        await socket.send_bytes(b"y" * size)
+                        assert len(await socket.receive_bytes()) == size
+            await runner.cleanup()
+
+        loop.run_until_complete(main())
