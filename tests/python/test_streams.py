@@ -57,7 +57,6 @@ def test_reader_and_writer_look_like_asyncios(loop, pair, kind):
         assert repr(writer).startswith("<StreamWriter transport=<")
         for name in ("read", "readexactly", "readuntil", "readline"):
             method = getattr(reader, name)
-            assert asyncio.iscoroutinefunction(method)
             assert inspect.iscoroutinefunction(method)
             assert inspect.ismethod(method)
             assert method.__qualname__ == f"StreamReader.{name}"
