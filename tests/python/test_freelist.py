@@ -73,10 +73,11 @@ class TestFreelists:
         variable = contextvars.ContextVar("variable")
         first = make()
         attributes = {n: getattr(first, n) for n in ("_callback", "_args", "_cancelled")}
-        variable.set(1)
         drop(loop, first)
         del first
+        token = variable.set(1)
         second = make()
+        variable.reset(token)
         assert {n: getattr(second, n) for n in attributes} == attributes
         assert second._source_traceback is None
         assert not second.cancelled()
