@@ -76,7 +76,9 @@ def _python(tally: Tally, version: str) -> None:
     for backend in BACKENDS:
         title = f"pytest, {backend}, Python {version}"
         tally.phase(title, _pytest, version, "checked", backend, ["tests/python"])
-    tally.phase(f"conformance, Python {version}", _conformance, version)
+    for backend in BACKENDS:
+        title = f"conformance, {backend}, Python {version}"
+        tally.phase(title, _conformance, version, backend)
 
 
 def _deep(tally: Tally, version: str) -> None:
@@ -216,19 +218,20 @@ def run_pytest(env: Venv, args: Sequence[str], variables: dict[str, str], name: 
     return count
 
 
-def _conformance(version: str) -> Count:
+def _conformance(version: str, backend: str) -> Count:
     script = ROOT / "tests" / "conformance" / "run.py"
     if not script.exists():
         return Count.missing("tests/conformance/run.py is not there yet")
     env = dev_build.ready(version, ("test",), "checked")
-    return run_conformance(env, script)
+    return run_conformance(env, script, backend)
 
 
-def run_conformance(env: Venv, script: Path) -> Count:
+def run_conformance(env: Venv, script: Path, backend: str) -> Count:
     """run.py prints a closing line of its own: N passed, M failed, K skipped."""
-    text = BUILD / "results" / "conformance.out"
+    text = BUILD / "results" / f"conformance-{backend}.out"
     text.parent.mkdir(parents=True, exist_ok=True)
-    code = stream([env.python, script], limit_s=CONFORMANCE_LIMIT_S, tee=text)
+    variables = {"GYRE_BACKEND": backend}
+    code = stream([env.python, script], env=variables, limit_s=CONFORMANCE_LIMIT_S, tee=text)
     count = Count.of_closing_line(text.read_text(errors="replace"))
     if count is None:
         return Count(failed=1, note=f"no closing line, exit status {code}")
