@@ -326,8 +326,39 @@ def terminal(result):
     return "\n".join(lines) + "\n"
 
 
+def short(result):
+    """One row per cell, for docs/results.md: the verdicts, the ratios and what they cost."""
+    specs = result["arms"]
+    others = baselines(specs)
+    measured = [cell for cell in result["cells"] if any(cell["runs"])]
+    head = ["cell", "verdict", specs[0], "", *[f"/ {other}" for other in others]]
+    head += [f"CPU / {others[0]}", f"p99 / {others[0]}", "of the C limit"] if others else []
+    lines = [row(head), row(["---"] * len(head))]
+    for cell in measured:
+        judged = judge(cell, specs)
+        value = value_columns(cell, specs[:1])
+        ratios = [spread(judged[other]) if other in judged else "-" for other in others]
+        costs = [times(cost_ratio(cell, specs, metric)) for metric in ("cpu_us", "p99_us")]
+        costs.append(times(limit_share(cell, specs)))
+        verdict = MARKS.get(row_verdict(cell, judged, specs), "-")
+        unit = cell["metric"]["label"]
+        lines.append(
+            row([cell["name"], verdict, *value, unit, *ratios, *(costs if others else [])])
+        )
+    parts = [
+        "# Results",
+        "Made by `./dev bench`; [the benchmarks](benchmarks.md) say how to read it.",
+    ]
+    parts += [*context(result), *summary(measured, specs)]
+    parts += [f"Doubtful: {text}" for text in machine.warnings(result["environment"])]
+    lost = losses(measured, specs)
+    parts += ["## Lost", "\n".join(lost)] if lost else []
+    return "\n\n".join([*parts, "## All cells", "\n".join(lines)]) + "\n"
+
+
 if __name__ == "__main__":
     import json
 
-    with open(sys.argv[1]) as file:
-        print(markdown(json.load(file)))
+    # python -m bench.report [--short] results.json
+    with open(sys.argv[-1]) as file:
+        print((short if "--short" in sys.argv else markdown)(json.load(file)), end="")

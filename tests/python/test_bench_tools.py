@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import unittest.mock
 from pathlib import Path
 
 import pytest
@@ -572,3 +573,32 @@ def test_a_companion_is_shown_and_not_judged():
     assert judged["gyre#2"]["verdict"] is None
     assert judged["gyre#2"]["ratio"] == 0.5
     assert report.cell_verdict(judged) == stats.WON
+
+
+def test_the_short_table_has_a_row_per_cell_and_names_the_lost():
+    environment = {
+        "date": "2026-01-01", "commit": "abc", "gyre": "1", "uvloop": "0.23.0",
+        "python": "3.11.7", "cpu": "a processor", "cores": 2, "hypervisor": True, "kernel": "6.18",
+        "server_core": 0, "client_core": 1, "priority": "none", "load": 0.0, "steal_percent": 0.0,
+    }  # fmt: skip
+    base = {
+        "family": "micro", "kind": "micro.task", "decides": True, "errors": {},
+        "system_calls": {},
+        "metric": {"key": "rate", "label": "per second", "higher_is_better": True},
+    }  # fmt: skip
+    fast = {"gyre": [{"rate": 20.0}], "uvloop": [{"rate": 10.0}]}
+    slow = {"gyre": [{"rate": 5.0}], "uvloop": [{"rate": 10.0}]}
+    result = {
+        "arms": ["gyre", "uvloop"],
+        "environment": environment,
+        "seconds": 1.0,
+        "settings": {"repetitions": 5, "duration_s": 0.3, "warmup_s": 0.1, "poll": "busy"},
+        "cells": [
+            {**base, "name": "micro.task.quick", "runs": [fast]},
+            {**base, "name": "micro.task.lost", "runs": [slow, slow]},
+        ],
+    }
+    with unittest.mock.patch.object(machine, "warnings", return_value=[]):
+        text = report.short(result)
+    assert "| micro.task.quick | won | 20 | per second | 2.00 (2.00-2.00) |" in text
+    assert "- micro.task.lost against uvloop: 0.50 (0.50-0.50), again 0.50" in text
