@@ -476,6 +476,7 @@ handle_traverse(struct gpy_handle *self, visitproc visit, void *arg)
     for (size_t i = 1; i <= HANDLE_ARGS_INLINE; i++)
         Py_VISIT(self->slots[i]);
     Py_VISIT(self->source_traceback);
+    Py_VISIT(self->repr); /* settable: anything */
     return 0;
 }
 
@@ -503,12 +504,14 @@ handle_free(struct gpy_handle *self, struct gpy_state *state)
         type->tp_free(self);
 }
 
+/* Arguments may be handles whose arguments are handles: the chain may be longer than the stack. */
 static void
 handle_dealloc(struct gpy_handle *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     struct gpy_state *state = self->loop != NULL ? self->loop->state : NULL;
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, handle_dealloc);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs((PyObject *)self);
     if (self->is_threadsafe && ((struct gpy_threadsafe_handle *)self)->ended != NULL)
@@ -523,6 +526,7 @@ handle_dealloc(struct gpy_handle *self)
         gpy_state_release(state);
     }
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 static PyType_Slot handle_slots[] = {

@@ -418,3 +418,29 @@ class TestGarbage:
         handles[0].cancel()
         run_turns(loop)
         assert len(states) == 1 and states[0][0] is True
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_later"])
+def test_a_long_chain_of_arguments(new_loop, method):
+    """The last reference to a handle whose argument is a handle, and so on: no recursion."""
+    loop = new_loop()
+    before = ("call_later", 1000) if method == "call_later" else ("call_soon",)
+    handle = None
+    for _ in range(200_000):
+        handle = getattr(loop, before[0])(*before[1:], int, handle)
+    alive = weakref.ref(handle)
+    loop.close()
+    del handle
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_cycle_through_repr_is_collected(loop):
+    handle = loop.call_soon(function)
+    handle._repr = [handle]
+    alive = weakref.ref(handle)
+    handle.cancel()
+    run_turns(loop)
+    del handle
+    gc.collect()
+    assert alive() is None
