@@ -36,6 +36,7 @@
     X(file_buffer_type)                                                                            \
     X(stream_intake_type)                                                                          \
     X(stream_coro_type)                                                                            \
+    X(stream_await_type)                                                                           \
     X(stream_method_type)                                                                          \
     X(stream_reader_type)                                                                          \
     X(stream_writer_type)

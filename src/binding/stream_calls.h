@@ -23,6 +23,7 @@ struct gpy_stream_coro {
     struct gpy_intake *intake;
     PyObject *separator;
     PyObject *waiting; /* WAITING: the future; DELEGATING, HANDED: the iterator */
+    PyObject *weakreflist;
     Py_ssize_t count;
     Py_ssize_t offset; /* readuntil: no separator begins before */
     uint8_t call;      /* enum gpy_stream_call                  */

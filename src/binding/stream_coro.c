@@ -10,6 +10,9 @@
 #include "future.h"
 #include "pycompat.h"
 
+#include <stddef.h>
+#include <structmember.h>
+
 /* ---- life --------------------------------------------------------------------------------------
  */
 
@@ -26,6 +29,7 @@ gpy_stream_coro_new(struct gpy_state *state, const struct gpy_stream_job *job)
     self->intake = (struct gpy_intake *)Py_XNewRef((PyObject *)job->intake);
     self->separator = Py_XNewRef(job->separator);
     self->waiting = NULL;
+    self->weakreflist = NULL;
     self->count = job->count;
     self->offset = 0;
     self->call = (uint8_t)job->call;
@@ -270,6 +274,23 @@ is_entered(struct gpy_stream_coro *self)
     return true;
 }
 
+/* The end of a step.  As PEP 479 has it, a StopIteration that is no return does not get out. */
+static PySendResult
+leave(struct gpy_stream_coro *self, PySendResult status)
+{
+    self->running = false;
+    Py_DECREF(self);
+    if (GY_LIKELY(status != PYGEN_ERROR) || !PyErr_ExceptionMatches(PyExc_StopIteration))
+        return status;
+    PyObject *cause = gpy_exc_take();
+    PyErr_SetString(PyExc_RuntimeError, "coroutine raised StopIteration");
+    PyObject *exc = gpy_exc_take();
+    PyException_SetCause(exc, Py_NewRef(cause));
+    PyException_SetContext(exc, cause);
+    gpy_exc_give(exc);
+    return status;
+}
+
 static PySendResult
 coro_am_send(struct gpy_stream_coro *self, PyObject *value, PyObject **result)
 {
@@ -278,10 +299,7 @@ coro_am_send(struct gpy_stream_coro *self, PyObject *value, PyObject **result)
         return PYGEN_ERROR;
     self->running = true;
     Py_INCREF(self);
-    PySendResult status = advance(self, value, result);
-    self->running = false;
-    Py_DECREF(self);
-    return status;
+    return leave(self, advance(self, value, result));
 }
 
 /* As tp_iternext and throw() say it. */
@@ -396,9 +414,7 @@ coro_throw(struct gpy_stream_coro *self, PyObject *const *args, Py_ssize_t nargs
     PyObject *exc = gpy_exc_take();
     self->running = true;
     Py_INCREF(self);
-    PySendResult status = throw_into(self, exc, &result);
-    self->running = false;
-    Py_DECREF(self);
+    PySendResult status = leave(self, throw_into(self, exc, &result));
     return as_iterator(status, result);
 }
 
@@ -432,6 +448,95 @@ coro_close(struct gpy_stream_coro *self, PyObject *Py_UNUSED(ignored))
     }
     Py_RETURN_NONE;
 }
+
+/* ---- __await__() -------------------------------------------------------------------------------
+ *
+ * `await coro` steps the coroutine itself.  Who calls __await__() gets, as from any coroutine, an
+ * object that can be iterated over (`yield from` wants that), which a coroutine cannot. */
+
+struct gpy_stream_await {
+    PyObject_HEAD
+    struct gpy_stream_coro *coro;
+};
+
+static PyObject *
+coro_await(struct gpy_stream_coro *self, PyObject *Py_UNUSED(ignored))
+{
+    PyTypeObject *type = self->state->stream_await_type;
+    struct gpy_stream_await *made = (struct gpy_stream_await *)type->tp_alloc(type, 0);
+    if (made != NULL)
+        made->coro = (struct gpy_stream_coro *)Py_NewRef((PyObject *)self);
+    return (PyObject *)made;
+}
+
+static PyObject *
+await_iternext(struct gpy_stream_await *self)
+{
+    return coro_iternext(self->coro);
+}
+
+static PyObject *
+await_send(struct gpy_stream_await *self, PyObject *value)
+{
+    return coro_send(self->coro, value);
+}
+
+static PyObject *
+await_throw(struct gpy_stream_await *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return coro_throw(self->coro, args, nargs);
+}
+
+static PyObject *
+await_close(struct gpy_stream_await *self, PyObject *ignored)
+{
+    return coro_close(self->coro, ignored);
+}
+
+static int
+await_traverse(struct gpy_stream_await *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT((PyObject *)self->coro);
+    return 0;
+}
+
+static void
+await_dealloc(struct gpy_stream_await *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_XDECREF((PyObject *)self->coro);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef await_methods[] = {
+    {"send", (PyCFunction)await_send, METH_O, "send(arg) -> send 'arg' into coroutine."},
+    {"throw", (PyCFunction)(void (*)(void))await_throw, METH_FASTCALL,
+     "throw(value)\n\nRaise exception in coroutine."},
+    {"close", (PyCFunction)await_close, METH_NOARGS,
+     "close() -> raise GeneratorExit inside coroutine."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot await_slots[] = {
+    {Py_tp_doc, "What a StreamCoroutine's __await__() returns."},
+    {Py_tp_traverse, await_traverse}, /* no clear: the coroutine has one */
+    {Py_tp_dealloc, await_dealloc},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, await_iternext},
+    {Py_tp_methods, await_methods},
+    {0, NULL},
+};
+
+static PyType_Spec await_spec = {
+    .name = "gyre._gyre.StreamAwait",
+    .basicsize = sizeof(struct gpy_stream_await),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = await_slots,
+};
 
 /* ---- the type ----------------------------------------------------------------------------------
  */
@@ -486,6 +591,8 @@ coro_dealloc(struct gpy_stream_coro *self)
     if (self->phase != GPY_CORO_DONE && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
         return;
     PyObject_GC_UnTrack(self);
+    if (GY_UNLIKELY(self->weakreflist != NULL))
+        PyObject_ClearWeakRefs((PyObject *)self);
     (void)coro_clear(self);
     PyObject_GC_Del(self);
     Py_DECREF(type);
@@ -540,7 +647,15 @@ static PyMethodDef coro_methods[] = {
      "throw(value)\n\nRaise exception in coroutine."},
     {"close", (PyCFunction)coro_close, METH_NOARGS,
      "close() -> raise GeneratorExit inside coroutine."},
+    {"__await__", (PyCFunction)coro_await, METH_NOARGS | METH_COEXIST,
+     "Return an iterator to be used in await expression."},
     {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef coro_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(struct gpy_stream_coro, weakreflist), READONLY,
+     NULL},
+    {NULL, 0, 0, 0, NULL},
 };
 
 /* No cr_await: who walks along it expects frames. */
@@ -567,6 +682,7 @@ static PyType_Slot coro_slots[] = {
     {Py_am_await, PyObject_SelfIter},
     {Py_am_send, coro_am_send},
     {Py_tp_methods, coro_methods},
+    {Py_tp_members, coro_members},
     {Py_tp_getset, coro_getset},
     {0, NULL},
 };
@@ -583,5 +699,6 @@ int
 gpy_stream_coro_exec(PyObject *module, struct gpy_state *state)
 {
     state->stream_coro_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &coro_spec, NULL);
-    return state->stream_coro_type != NULL ? 0 : -1;
+    state->stream_await_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &await_spec, NULL);
+    return state->stream_coro_type != NULL && state->stream_await_type != NULL ? 0 : -1;
 }

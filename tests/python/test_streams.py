@@ -259,6 +259,76 @@ def test_driven_by_hand(loop, pair):
     drive(loop, main())
 
 
+def test_await_is_an_iterator(loop, pair):
+    async def main():
+        reader, writer, peer = await connected(loop, pair)
+
+        class Pair:
+            def __await__(self):
+                first = yield from reader.readexactly(1).__await__()
+                second = yield from reader.readexactly(1).__await__()
+                return first, second
+
+        class Fails:
+            def __await__(self):
+                yield from reader.readexactly(-1).__await__()
+
+        task = loop.create_task(asyncio.wait_for(Pair(), 5))
+        await spin()
+        peer.send(b"xyz")
+        assert await task == (b"x", b"y")
+        with pytest.raises(ValueError, match="less than zero"):
+            await Fails()
+        coro = reader.read(5)
+        iterator = coro.__await__()
+        assert iter(iterator) is iterator
+        with pytest.raises(StopIteration) as caught:
+            next(iterator)
+        assert caught.value.value == b"z"
+        with pytest.raises(TypeError):
+            iter(coro)
+        waits = reader.read(5).__await__()
+        assert waits.send(None) is reader._waiter
+        with pytest.raises(LookupError):
+            waits.throw(LookupError())
+        waits = reader.read(5).__await__()
+        next(waits)
+        waits.close()
+        assert reader._waiter is None
+        await end(writer)
+
+    drive(loop, main())
+
+
+def test_coroutines_have_weak_references(loop, pair):
+    async def main():
+        reader, writer, _ = await connected(loop, pair)
+        coro = reader.read(5)
+        gone = []
+        reference = weakref.ref(coro, gone.append)
+        assert reference() is coro
+        coro.close()
+        del coro
+        assert gone == [reference]
+        await end(writer)
+
+    drive(loop, main())
+
+
+def test_stop_iteration_is_no_result(loop, pair):
+    async def main():
+        reader, writer, _ = await connected(loop, pair)
+        with pytest.raises(RuntimeError, match="coroutine raised StopIteration") as caught:
+            reader.read(5).throw(StopIteration(3))
+        assert type(caught.value.__cause__) is StopIteration
+        reader.set_exception(StopIteration(3))
+        with pytest.raises(RuntimeError, match="coroutine raised StopIteration"):
+            await reader.readline()
+        await end(writer)
+
+    drive(loop, main())
+
+
 @pytest.mark.parametrize("call", ["read", "readexactly", "readuntil", "readline"])
 def test_two_readers_at_once(loop, pair, call):
     args = {"read": (1,), "readexactly": (1,), "readuntil": (), "readline": ()}[call]
