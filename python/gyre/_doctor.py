@@ -65,14 +65,14 @@ def _limit(which: int) -> dict[str, int | None]:
 
 def _backend(name: str) -> Report:
     found = _gyre.probe(name)
-    off = {item.removeprefix("-") for item in os.environ.get("GYRE_FEATURES", "").split(",")}
     names = sorted(found["features"].keys() - FOREIGN[name])
+    enabled = found["features"] if found["enabled"] is None else found["enabled"]
     return {
         "usable": found["errno"] == 0,
         "errno": found["errno"],
         "stage": found["stage"],
         "explanation": found["explanation"],
-        "features": {n: found["features"][n] and n not in off for n in names},
+        "features": {n: enabled[n] for n in names},
     }
 
 
@@ -81,6 +81,8 @@ def _choose(report: Report, asked: str) -> tuple[str | None, str]:
     uring, epoll = report["io_uring"], report["epoll"]
     if asked not in BACKENDS:
         return None, f"GYRE_BACKEND is {asked!r}, which is none of {', '.join(BACKENDS)}."
+    if _gyre.probe("epoll")["enabled"] is None:
+        return None, f"GYRE_FEATURES is {os.environ['GYRE_FEATURES']!r}, which no loop accepts."
     source = "GYRE_BACKEND asks for it." if os.environ.get("GYRE_BACKEND") else "It works here."
     if uring is not None and uring["usable"]:
         return "io_uring", source
@@ -94,6 +96,16 @@ def _choose(report: Report, asked: str) -> tuple[str | None, str]:
 def _problems(report: Report) -> list[dict[str, str]]:
     found = []
     uring, limits = report["io_uring"], report["limits"]
+    if report["asked"] not in BACKENDS:
+        text = "Unset it, or set it to one of " + ", ".join(BACKENDS) + "."
+        found.append({"problem": "GYRE_BACKEND is unknown", "remedy": text})
+    if _gyre.probe("epoll")["enabled"] is None:
+        names = ",".join(f"-{name}" for name in report["epoll"]["features"])
+        text = f"Unset it, or switch off features by name, as in {names}."
+        found.append({"problem": "GYRE_FEATURES cannot be read", "remedy": text})
+    if not report["epoll"]["usable"]:
+        text = "Raise RLIMIT_NOFILE (ulimit -n), and allow epoll and eventfd in the sandbox."
+        found.append({"problem": "epoll is refused", "remedy": text})
     if uring is not None and not uring["usable"]:
         found.append({"problem": "io_uring is refused", "remedy": _remedy(report)})
     memlock = limits["memlock"]["soft"]
@@ -126,6 +138,7 @@ def examine() -> Report:
     asked = os.environ.get("GYRE_BACKEND") or "auto"
     status = _status()
     disabled = _read("/proc/sys/kernel/io_uring_disabled")
+    group = _read("/proc/sys/kernel/io_uring_group")
     report: Report = {
         "gyre": _gyre.__version__,
         "python": {
@@ -139,7 +152,10 @@ def examine() -> Report:
         # Asking is not harmless everywhere: who says epoll gets no call of io_uring.
         "io_uring": _backend("io_uring") if asked in ("auto", "io_uring") else None,
         "epoll": _backend("epoll"),
-        "sysctl": {"kernel.io_uring_disabled": None if disabled is None else int(disabled)},
+        "sysctl": {
+            "kernel.io_uring_disabled": None if disabled is None else int(disabled),
+            "kernel.io_uring_group": None if group is None else int(group),
+        },
         "seccomp": {
             "mode": SECCOMP_MODES.get(status.get("Seccomp", ""), "unknown"),
             "filters": int(status.get("Seccomp_filters", 0)),
@@ -190,6 +206,7 @@ def _workers(report: Report) -> str:
 def _print(report: Report) -> None:
     python, kernel, seccomp = report["python"], report["kernel"], report["seccomp"]
     disabled = report["sysctl"]["kernel.io_uring_disabled"]
+    group = report["sysctl"]["kernel.io_uring_group"]
     limits = report["limits"]
     filters = f", {seccomp['filters']} filters" if seccomp["filters"] else ""
     rows = [
@@ -202,6 +219,7 @@ def _print(report: Report) -> None:
         ("io_uring", _features(report["io_uring"])),
         ("epoll", _features(report["epoll"])),
         ("io_uring_disabled", "no such sysctl" if disabled is None else str(disabled)),
+        ("io_uring_group", "no such sysctl" if group is None else str(group)),
         ("seccomp", seccomp["mode"] + filters),
         ("container", report["container"] or "no sign of one"),
         ("locked memory", _range(limits["memlock"], 1024, " KiB")),

@@ -21,7 +21,8 @@ URING_WORKERS_MAX: int  # threads of the kernel's per loop, of each kind
 POOL_THREADS_MAX: int  # threads of a loop on epoll, for files
 
 def probe(backend: str, /) -> dict[str, Any]:
-    """What a backend can do here: errno (0: usable), stage, explanation, features."""
+    """What a backend can do here: errno (0: usable), stage, explanation, features,
+    enabled (those that GYRE_FEATURES leaves; None: it cannot be read)."""
 
 def _freelists(limit: int | None, /) -> dict[str, int]:
     """How many pieces of memory each free list holds; limit (None: as it is) for each."""

@@ -183,6 +183,30 @@ probe_epoll(uint32_t *features)
     return 0;
 }
 
+/* What GYRE_FEATURES leaves of the features found; None: a loop would refuse the variable. */
+static PyObject *
+enabled_dict(uint32_t features)
+{
+    uint32_t off;
+    if (read_features(&off) == 0)
+        return features_dict(gy_features_effective(features, off));
+    PyErr_Clear();
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *
+probe_result(uint32_t features, int error, enum gy_probe_stage stage, const char *text)
+{
+    PyObject *found = features_dict(features);
+    PyObject *enabled = found ? enabled_dict(features) : NULL;
+    if (enabled == NULL) {
+        Py_XDECREF(found);
+        return NULL;
+    }
+    return Py_BuildValue("{s:i, s:s, s:s, s:N, s:N}", "errno", error, "stage", stage_name(stage),
+                         "explanation", text, "features", found, "enabled", enabled);
+}
+
 static PyObject *
 probe(PyObject *Py_UNUSED(module), PyObject *argument)
 {
@@ -202,17 +226,14 @@ probe(PyObject *Py_UNUSED(module), PyObject *argument)
         if (err < 0)
             gy_probe_explain(err, stage, text, sizeof text);
     }
-    PyObject *dict = features_dict(features);
-    if (dict == NULL)
-        return NULL;
-    return Py_BuildValue("{s:i, s:s, s:s, s:N}", "errno", -err, "stage", stage_name(stage),
-                         "explanation", text, "features", dict);
+    return probe_result(features, -err, stage, text);
 }
 
 static PyMethodDef functions[] = {
     {"probe", probe, METH_O,
      "probe(backend, /): what 'io_uring' or 'epoll' can do here, as a dict: errno (0: usable), "
-     "stage (the call that was refused), explanation, features."},
+     "stage (the call that was refused), explanation, features, enabled (those that GYRE_FEATURES "
+     "leaves; None: it cannot be read)."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -71,6 +71,8 @@ class TestDoctor:
         report, status = doctor(GYRE_BACKEND="kqueue")
         assert (status, report["backend"]) == (1, None)
         assert "kqueue" in report["why"] and "epoll" in report["why"]
+        [problem] = report["problems"]
+        assert "GYRE_BACKEND" in problem["problem"] and "io_uring" in problem["remedy"]
 
     def test_features_that_are_switched_off(self):
         report, _ = doctor(GYRE_FEATURES="-poll_multishot,-epoll_pwait2")
@@ -78,6 +80,33 @@ class TestDoctor:
             assert report[backend]["features"]["poll_multishot"] is False
         assert report["epoll"]["features"]["epoll_pwait2"] is False
         assert report["epoll"]["features"]["accept"] is True
+
+    def test_features_that_need_one_that_is_switched_off(self):
+        report, _ = doctor(GYRE_FEATURES="-buf_ring,-accept")
+        for features in (report["io_uring"]["features"], report["epoll"]["features"]):
+            assert features["recv_multishot"] is False
+            assert features["accept_multishot"] is False
+
+    @pytest.mark.parametrize("text", ["-nonsense", "buf_ring", "-buf_ring,"])
+    def test_features_that_no_loop_accepts(self, text, monkeypatch):
+        report, status = doctor(GYRE_FEATURES=text)
+        assert (status, report["backend"]) == (1, None)
+        assert "GYRE_FEATURES" in report["why"]
+        [problem] = report["problems"]
+        assert "GYRE_FEATURES" in problem["problem"] and "-buf_ring" in problem["remedy"]
+        monkeypatch.setenv("GYRE_FEATURES", text)
+        with pytest.raises(ValueError, match="GYRE_FEATURES"):
+            gyre.Loop()
+
+    def test_sysctls(self):
+        report, _ = doctor()
+        for name in ("io_uring_disabled", "io_uring_group"):
+            path = f"/proc/sys/kernel/{name}"
+            value = None
+            if os.path.exists(path):
+                with open(path) as file:
+                    value = int(file.read())
+            assert report["sysctl"][f"kernel.{name}"] == value
 
     def test_for_people(self):
         done = python_m_gyre("doctor")
