@@ -500,7 +500,7 @@ static PyMethodDef loop_methods[] = {
     {"get_debug", (PyCFunction)loop_get_debug, METH_NOARGS,
      "get_debug($self)\n--\n\nTrue in debug mode."},
     {"stats", (PyCFunction)loop_stats, METH_NOARGS,
-     "Always-on counters since the loop was created, as a dict of integers."},
+     "stats($self)\n--\n\nAlways-on counters since the loop was created, as a dict of integers."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import os
 import socket
-from asyncio import selector_events, unix_events
+from asyncio import base_events, futures, selector_events, sslproto, tasks, unix_events
 
 import gyre
 import pytest
@@ -31,19 +31,46 @@ def public_methods(cls):
 def differences(ours, theirs):
     different = {}
     for name in public_methods(theirs):
-        expected = parameters(getattr(theirs, name))
-        if expected is None:
-            continue
+        method = getattr(theirs, name)
+        expected = parameters(method)
         found = getattr(ours, name, None)
         if found is None:
             different[name] = "missing"
-        elif parameters(found) != expected:
+        elif expected is not None and parameters(found) != expected:
             different[name] = (parameters(found), expected)
+        elif inspect.iscoroutinefunction(found) != inspect.iscoroutinefunction(method):
+            different[name] = "a coroutine function on one side only"
     return different
 
 
+class ChildProtocol(asyncio.SubprocessProtocol):
+    def __init__(self):
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+
+async def connect_by_tls(loop, server_context, client_context):
+    """Both ends of a connection, and the server that took it."""
+    accepted = loop.create_future()
+
+    class Accepting(asyncio.Protocol):
+        def connection_made(self, transport):
+            accepted.set_result(transport)
+
+    server = await loop.create_server(Accepting, "127.0.0.1", 0, ssl=server_context)
+    client, _ = await loop.create_connection(
+        asyncio.Protocol,
+        *server.sockets[0].getsockname(),
+        ssl=client_context,
+        server_hostname="localhost",
+    )
+    return client, await accepted, server
+
+
 @pytest.fixture
-def types(new_loop):
+def types(new_loop, server_context, client_context):
     """The types of what a gyre loop makes, each with the one that it stands in for."""
     loop = new_loop()
 
@@ -58,6 +85,17 @@ def types(new_loop):
             reading, writing = os.pipe()
             reader, _ = await loop.connect_read_pipe(asyncio.Protocol, open(reading, "rb", 0))
             writer, _ = await loop.connect_write_pipe(asyncio.Protocol, open(writing, "wb", 0))
+            child, ended = await loop.subprocess_exec(ChildProtocol, "cat")
+            child_in, child_out = child.get_pipe_transport(0), child.get_pipe_transport(1)
+            child_in.close()
+            await ended.lost
+            child.close()
+            client, accepted, tls_server = await connect_by_tls(
+                loop, server_context, client_context
+            )
+            client.abort()
+            accepted.abort()
+            tls_server.close()
             writer.close()
             reader.close()
             await asyncio.sleep(0)
@@ -68,17 +106,28 @@ def types(new_loop):
         timer.cancel()
         return {
             "Loop": (type(loop), asyncio.SelectorEventLoop),
+            "BaseEventLoop": (type(loop), base_events.BaseEventLoop),
             "AbstractEventLoop": (type(loop), asyncio.AbstractEventLoop),
             "Future": (type(loop.create_future()), asyncio.Future),
             "Task": (type(asyncio.current_task()), asyncio.Task),
+            # In Python: it tells also where asyncio's C does not.
+            "PyFuture": (type(loop.create_future()), futures._PyFuture),
+            "PyTask": (type(asyncio.current_task()), tasks._PyTask),
             "Handle": (type(loop.call_soon(int)), asyncio.Handle),
             "TimerHandle": (type(timer), asyncio.TimerHandle),
-            "Server": (type(server), asyncio.base_events.Server),
+            "Server": (type(server), base_events.Server),
+            "AbstractServer": (type(server), asyncio.AbstractServer),
             "stream": (type(stream), selector_events._SelectorSocketTransport),
             "Transport": (type(stream), asyncio.Transport),
             "read pipe": (type(reader), unix_events._UnixReadPipeTransport),
             "write pipe": (type(writer), unix_events._UnixWritePipeTransport),
             "datagram": (type(datagram), selector_events._SelectorDatagramTransport),
+            "DatagramTransport": (type(datagram), asyncio.DatagramTransport),
+            "subprocess": (type(child), unix_events._UnixSubprocessTransport),
+            "pipe to a child": (type(child_in), unix_events._UnixWritePipeTransport),
+            "pipe from a child": (type(child_out), unix_events._UnixReadPipeTransport),
+            "TLS client": (type(client), sslproto._SSLProtocolTransport),
+            "TLS server": (type(accepted), sslproto._SSLProtocolTransport),
         }
 
     return loop.run_until_complete(main())
@@ -91,7 +140,15 @@ OF_ASYNCIOS_OWN_TRANSPORTS = differences(
 )
 EXCEPTIONS = {
     "AbstractEventLoop": OF_ASYNCIOS_OWN_LOOPS,
+    "BaseEventLoop": differences(asyncio.SelectorEventLoop, base_events.BaseEventLoop),
     "Transport": OF_ASYNCIOS_OWN_TRANSPORTS,
+    "DatagramTransport": differences(
+        selector_events._SelectorDatagramTransport, asyncio.DatagramTransport
+    ),
+    "AbstractServer": differences(base_events.Server, asyncio.AbstractServer),
+    # The C classes are what users have.  Of this one some do not tell that fn has no name.
+    "PyFuture": differences(asyncio.Future, futures._PyFuture).keys() | {"add_done_callback"},
+    "PyTask": differences(asyncio.Task, tasks._PyTask).keys() | {"add_done_callback"},
 }
 
 
@@ -108,9 +165,28 @@ def test_methods(types):
 
 
 @pytest.mark.only("gyre")
+def test_add_done_callback(types):
+    for what in ("PyFuture", "PyTask"):
+        ours, theirs = ([p[0] for p in parameters(t.add_done_callback)] for t in types[what])
+        assert ours == theirs
+
+
+@pytest.mark.only("gyre")
+def test_every_public_method_has_a_signature(types):
+    without = {
+        f"{ours.__name__}.{name}"
+        for ours, _ in types.values()
+        for name in public_methods(ours)
+        if parameters(getattr(ours, name)) is None
+    }
+    assert without == set()
+
+
+@pytest.mark.only("gyre")
 def test_the_types_are_ours(types):
     plain = ("Loop", "Future", "Task", "Handle", "TimerHandle")
-    for what in (*plain, "stream", "read pipe", "write pipe"):
+    pipes = ("read pipe", "write pipe", "pipe to a child", "pipe from a child", "subprocess")
+    for what in (*plain, *pipes, "stream", "datagram", "TLS client", "TLS server"):
         assert types[what][0] is not types[what][1]
         assert types[what][0].__module__.startswith("gyre")
 
