@@ -408,6 +408,10 @@ gy_dgram_run_work(struct gy_dgram *dgram)
         dgram->host->broken(dgram, dgram->failure);
         return;
     }
+    if ((dgram->flags & GY_DGRAM_DRAIN_DUE) != 0) {
+        dgram->flags &= ~(uint32_t)GY_DGRAM_DRAIN_DUE;
+        dgram->host->drained(dgram);
+    }
     receive(dgram);
     arm_recv(dgram);
 }

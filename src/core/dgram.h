@@ -74,8 +74,9 @@ enum gy_dgram_flags {
     GY_DGRAM_GRO = 1u << 6,      /* one receive may bring several                  */
     GY_DGRAM_GSO = 1u << 7,      /* bursts are sent together                       */
     /* The embedder sets these, as gy_dgram_init's argument. */
-    GY_DGRAM_FOREIGN = 1u << 8, /* received by host->receive: addresses of a family of its own */
-    GY_DGRAM_OFFLOAD = 1u << 9, /* UDP, and segmentation offload is wanted */
+    GY_DGRAM_FOREIGN = 1u << 8,    /* received by host->receive: addresses of a family of its own */
+    GY_DGRAM_OFFLOAD = 1u << 9,    /* UDP, and segmentation offload is wanted */
+    GY_DGRAM_DRAIN_DUE = 1u << 10, /* a flush inside of a flush: drained() follows */
 };
 
 struct gy_dgram {
@@ -121,7 +122,8 @@ int gy_dgram_push(struct gy_dgram *dgram, const struct gy_datagram *datagram,
 /* As try_send that returned -EAGAIN, for a datagram with a foreign target that the embedder tried
  * to send itself: what is pushed next waits for room. */
 void gy_dgram_wait_for_room(struct gy_dgram *dgram);
-/* Sends what is only held back; host->error and release may be called, drained is not. */
+/* Sends what is only held back; host->error and release may be called, drained is not.  Inside of
+ * an upcall of a flush it sends nothing, and drained follows from the work list. */
 void gy_dgram_flush(struct gy_dgram *dgram);
 
 /* Drops the queue and starts the close machine; closed() follows from a later turn. */

@@ -300,8 +300,12 @@ gy_dgram_flush(struct gy_dgram *dgram)
 {
     unsigned sends = 0;
 
-    if (dgram->count == 0 || (dgram->flags & (GY_DGRAM_FULL | GY_DGRAM_FLUSHING)) != 0)
+    if (dgram->count == 0 || (dgram->flags & GY_DGRAM_FULL) != 0)
         return;
+    if ((dgram->flags & GY_DGRAM_FLUSHING) != 0) { /* the host waits for what is being sent */
+        dgram->flags |= GY_DGRAM_DRAIN_DUE;
+        return;
+    }
     dgram->flags |= GY_DGRAM_FLUSHING;
     while (dgram->count > 0 && gy_dgram_alive(dgram)) {
         if (sends++ == SENDS_PER_FLUSH || !flush_run(dgram)) {
@@ -310,6 +314,8 @@ gy_dgram_flush(struct gy_dgram *dgram)
         }
     }
     dgram->flags &= ~(uint32_t)GY_DGRAM_FLUSHING;
+    if ((dgram->flags & GY_DGRAM_DRAIN_DUE) != 0 && gy_dgram_alive(dgram))
+        gy_dgram_queue_work(dgram);
 }
 
 void

@@ -130,6 +130,32 @@ def test_errors_of_a_burst(loop):
     drive(loop, main())
 
 
+def test_close_in_error_received_of_a_burst(loop):
+    """What it has to wait for is sent by the very flush that tells the error."""
+    gone = [plain() for _ in range(2)]
+    addresses = [sock.getsockname() for sock in gone]
+    for sock in gone:
+        sock.close()
+
+    class Closing(Noting):
+        def error_received(self, exc):
+            super().error_received(exc)
+            self.transport.close()
+
+    async def main():
+        sock = plain()
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR: a refusal is an error of the next
+        protocol = await endpoint(loop, Closing(loop), sock=sock)
+        for _ in range(3):
+            protocol.transport.sendto(b"xx", addresses[0])
+        protocol.transport.sendto(b"x", addresses[1])  # not of the burst: it goes first
+        assert await asyncio.wait_for(protocol.lost, 10) is None
+        assert protocol.errors
+
+    drive(loop, main())
+
+
 @pytest.mark.only("gyre")
 def test_an_error_handler_that_sends(loop):
     """Neither the stack nor the turn goes on without end."""
