@@ -65,8 +65,14 @@ gpy_dgram_transport_error_received(struct gpy_dgram_transport *self, PyObject *e
     struct gpy_transport *base = &self->base;
     if (base->protocol == NULL)
         return;
-    PyObject *result = gpy_protocol_call(base->loop, base->context, base->protocol,
-                                         base->state->str_error_received, exc);
+    PyObject *name = base->state->str_error_received;
+    PyObject *protocol = Py_NewRef(base->protocol);
+    PyObject *result;
+    if (self->called) /* as asyncio: the caller's task stays current, and its context */
+        result = PyObject_CallMethodOneArg(protocol, name, exc);
+    else
+        result = gpy_protocol_call(base->loop, base->context, protocol, name, exc);
+    Py_DECREF(protocol);
     if (result == NULL)
         protocol_raised(base, "Exception in callback protocol.error_received()");
     Py_XDECREF(result);
@@ -214,8 +220,11 @@ static void
 ops_flush(struct gpy_transport *base)
 {
     struct gpy_dgram_transport *self = gpy_dgram_transport_of_base(base);
+    bool was_called = self->called;
+    self->called = true;
     if (!self->dgram_ended)
         gy_dgram_flush(&self->dgram);
+    self->called = was_called;
 }
 
 int

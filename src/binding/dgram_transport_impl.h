@@ -18,6 +18,7 @@ struct gpy_dgram_transport {
     bool connected;   /* get_extra_info('peername') was true: addresses are not looked at */
     bool has_peer;    /* connected, perhaps to a UNIX socket without a name               */
     bool dgram_ended; /* the core has closed or abandoned the socket                      */
+    bool called;      /* inside of a method that sends what was held                      */
 };
 
 static inline struct gpy_dgram_transport *
@@ -34,7 +35,8 @@ gpy_dgram_transport_of_base(struct gpy_transport *base)
 
 /* Schedules connection_lost(exc) unless it is already; exc NULL: None.  0 or -1. */
 int gpy_dgram_transport_lose(struct gpy_dgram_transport *self, PyObject *exc);
-/* protocol.error_received(exc) as a callback of the loop; what it raises is reported. */
+/* protocol.error_received(exc), as a callback of the loop unless a method of ours runs; what it
+ * raises is reported. */
 void gpy_dgram_transport_error_received(struct gpy_dgram_transport *self, PyObject *exc);
 /* A call of the socket module has raised.  -EAGAIN: it would have to wait.  0: the exception was
  * dealt with, as asyncio does. */

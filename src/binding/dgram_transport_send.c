@@ -318,7 +318,13 @@ PyObject *
 gpy_dgram_transport_sendto(struct gpy_dgram_transport *self, PyObject *const *args,
                            Py_ssize_t nargs, PyObject *kwnames)
 {
+    bool was_called = self->called;
+    PyObject *result;
+    self->called = true;
     if (GY_LIKELY(kwnames == NULL && (nargs == 1 || nargs == 2)))
-        return transport_sendto(self, args[0], nargs == 2 ? args[1] : Py_None);
-    return sendto_named(self, args, nargs, kwnames);
+        result = transport_sendto(self, args[0], nargs == 2 ? args[1] : Py_None);
+    else
+        result = sendto_named(self, args, nargs, kwnames);
+    self->called = was_called;
+    return result;
 }

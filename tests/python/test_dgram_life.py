@@ -156,6 +156,42 @@ def test_close_in_error_received_of_a_burst(loop):
     drive(loop, main())
 
 
+def test_error_received_inside_of_sendto(loop, peer):
+    """By a task, or by a callback of the same protocol: neither notices."""
+    gone = plain()
+    address = gone.getsockname()
+    gone.close()
+    peer.append(other := plain())
+
+    class Sending(Noting):
+        def datagram_received(self, data, addr):
+            super().datagram_received(data, addr)
+            send(self.transport)
+
+    def send(transport):
+        for _ in range(3):
+            transport.sendto(b"xx", address)
+        transport.sendto(b"x", other.getsockname())  # not of the burst: it goes first
+
+    async def main():
+        sock = plain()
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR: a refusal is an error of the next
+        protocol = await endpoint(loop, Sending(loop), sock=sock)
+        send(protocol.transport)
+        assert asyncio.current_task() in asyncio.all_tasks()
+        assert protocol.errors
+        await spin()
+        protocol.errors.clear()
+        other.sendto(b"go", name(protocol))
+        await protocol.count(1)
+        await spin()
+        assert {type(exc) for exc in protocol.errors} == {ConnectionRefusedError}
+        await closed(protocol)
+
+    drive(loop, main())
+
+
 @pytest.mark.only("gyre")
 def test_an_error_handler_that_sends(loop):
     """Neither the stack nor the turn goes on without end."""
