@@ -195,7 +195,9 @@ gpy_streams_adopt(struct gpy_state *state, PyObject *protocol)
     PyObject *intake = reader ? (PyObject *)gpy_intake_adopt(state, reader) : NULL;
     PyObject *callback =
         intake ? PyDict_GetItemWithError(dict, state->str__client_connected_cb) : NULL;
-    if (callback != NULL && callback != Py_None)
+    /* start_tls() does not call connection_made() again. */
+    if (callback != NULL && callback != Py_None &&
+        PyDict_GetItemWithError(dict, state->str__transport) == Py_None)
         (void)await_writer(state, protocol, callback);
     PyErr_Clear(); /* no memory: asyncio's way works as well */
     Py_XDECREF(intake);

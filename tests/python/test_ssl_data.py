@@ -752,6 +752,32 @@ def test_start_tls_with_a_record_in_the_reader(loop, server_context, client_cont
     drive(loop, main())
 
 
+def test_start_tls_keeps_the_callback(loop, server_context, client_context):
+    """connection_made() is not called again: nothing may wait for it in the protocol."""
+
+    async def main():
+        kept = loop.create_future()
+
+        async def serve(reader, writer):
+            protocol = writer.transport.get_protocol()
+            await writer.start_tls(server_context)
+            kept.set_result(protocol._client_connected_cb)
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        await writer.start_tls(client_context, server_hostname="localhost")
+        assert await kept is serve
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+        await spin()
+
+    drive(loop, main())
+
+
 # ---- which code it was --------------------------------------------------------------------------
 
 
