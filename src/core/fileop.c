@@ -140,7 +140,10 @@ goes_on(struct gy_fileop *file, int32_t res)
 {
     if (file->cancelled)
         return false;
-    /* Nobody asked for this end: a quiescing loop did, or a signal. */
+    /* Nobody asked for this end: a quiescing loop did, or a signal.  But a close that a signal
+     * interrupted has closed, and the number may be another file's by now. */
+    if (res == -EINTR && file->sqe.opcode == IORING_OP_CLOSE)
+        return false;
     if (res == -ECANCELED || res == -EINTR)
         return true;
     if (file->polling) {

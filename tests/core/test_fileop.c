@@ -485,6 +485,13 @@ answers(void)
     gy_fileop_submit(&call.op);
     answer(&loop, &call, IORING_OP_FSYNC, -12345);
     CHECK_EQ(call.res, -12345);
+    /* A close that was interrupted has closed; one that was cancelled has not. */
+    gy_prep_close(gy_fileop_sqe(&call.op), 7);
+    gy_fileop_submit(&call.op);
+    answer(&loop, &call, IORING_OP_CLOSE, -ECANCELED);
+    answer(&loop, &call, IORING_OP_CLOSE, -EINTR);
+    CHECK_EQ(call.dones, 5);
+    CHECK_EQ(call.res, -EINTR);
     fake_loop_end(&loop);
 }
 
