@@ -236,6 +236,21 @@ class File:
             self._wrote(op.result())
         self._pass_turn()
 
+    async def _cut(self, size: int) -> None:
+        """ftruncate(2).  Like a write it goes on without its caller, and keeps the turn."""
+        op: Any = self._loop._file_truncate(self._fd, size)
+        self._track(op)
+        try:
+            await settle(self._loop, op)
+        except asyncio.CancelledError:
+            self._late = op
+            op.add_done_callback(self._cut_was_late)
+            raise
+
+    def _cut_was_late(self, _: asyncio.Future[Any]) -> None:
+        self._late = None
+        self._pass_turn()
+
     def _wrote(self, count: int) -> None:
         """Moves the position.  The one place where written bytes become part of the state."""
         if self._positioned:
@@ -400,7 +415,9 @@ class File:
         elif whence == os.SEEK_END and self._pos_of_end_is_the_size():
             target = offset + await self._size()
         else:  # SEEK_DATA, SEEK_HOLE, the end of a block device
-            found: int = await self._loop._file_call(os.lseek, self._fd, offset, whence)
+            op = self._loop._file_call(os.lseek, self._fd, offset, whence)
+            self._track(op)
+            found: int = await settle(self._loop, op)
             return found
         if target < 0:
             _refuse_offset()

@@ -475,9 +475,7 @@ class BufferedFile(File):
             self._drop_read_ahead()
             if size is None:
                 size = self._tell()
-            op = self._loop._file_truncate(self._fd, size)
-            self._track(op)
-            await op
+            await self._cut(size)
             return size
         finally:
             self._pass_turn()

@@ -98,7 +98,9 @@ async def fill(loop: Loop, fd: int, view: memoryview) -> None:
         regular = S_ISREG(os.fstat(fd).st_mode)
         done = 0
         while done < len(view):
-            done += await loop._file_write(fd, view[done:], done if regular else -1)
+            op = loop._file_write(fd, view[done:], done if regular else -1)
+            # To its end: after the close it might write to another file of that number.
+            done += await (whole(loop, op) if regular else op)
     finally:
         await settle(loop, loop._file_close(fd))
 

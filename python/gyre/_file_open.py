@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import errno
 import io
@@ -12,7 +13,7 @@ from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from ._file_base import File, running_loop
+from ._file_base import File, running_loop, settle
 from ._file_buffered import BUFFER_BYTES, BufferedFile
 from ._file_raw import DirectFile, RawFile
 from ._file_text import TextFile, default_encoding
@@ -176,7 +177,12 @@ class _Request:
 
     async def _from_opener(self, loop: Loop) -> int:
         opener: Any = self.opener
-        fd: int = await loop._file_call(opener, self.file, self.flags)
+        op = loop._file_call(opener, self.file, self.flags)
+        try:
+            fd: int = await settle(loop, op)
+        except asyncio.CancelledError:
+            op.add_done_callback(_close_unclaimed)
+            raise
         if not isinstance(fd, int):
             raise TypeError("expected integer from opener")
         if fd < 0:
@@ -209,6 +215,14 @@ class _Request:
         except BaseException:
             buffered._fd = -1  # make() closes the descriptor
             raise
+
+
+def _close_unclaimed(op: asyncio.Future[Any]) -> None:
+    """What an opener brings after its caller was cancelled."""
+    if not op.cancelled() and op.exception() is None:
+        fd = op.result()
+        if isinstance(fd, int) and fd >= 0:
+            os.close(fd)
 
 
 def _article(word: str) -> str:

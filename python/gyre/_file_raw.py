@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ._file_base import File, view_of
+from ._file_base import File, settle, view_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -138,10 +138,16 @@ class RawFile(File):
         try:
             if self._fd < 0 or not self._writable:
                 self._refuse(True)
-            return await self._write_once(data)
+            if turn:
+                return await self._write_once(data)
         finally:
             if turn:
                 self._pass_turn()
+        # What has no turn must not pass one when it ends after its caller.
+        op = self._fwrite(self._fd, data, -1)
+        self._track(op)
+        written: int = await settle(self._loop, op)
+        return written
 
     async def writelines(self, lines: Iterable[ReadableBuffer], /) -> None:
         """Writes each of them, whole."""
@@ -185,9 +191,7 @@ class RawFile(File):
                 self._refuse(True)
             if size is None:
                 size = self._pos if self._positioned else os.lseek(self._fd, 0, os.SEEK_CUR)
-            op = self._loop._file_truncate(self._fd, size)
-            self._track(op)
-            await op
+            await self._cut(size)
             return size
         finally:
             self._pass_turn()

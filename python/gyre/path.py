@@ -7,6 +7,7 @@ rest (resolving, globbing, owners) is pathlib's code in a thread of gyre's pool.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import pathlib
@@ -44,7 +45,7 @@ _ABSENT_ERRNOS = {2, 20, 9, 40}  # ENOENT, ENOTDIR, EBADF, ELOOP
 class Entries(Generic[_T]):
     """An async iterator over what a thread finds, fetched in growing batches."""
 
-    __slots__ = ("_items", "_most", "_next", "_source", "_start", "_wrap")
+    __slots__ = ("_items", "_most", "_next", "_op", "_source", "_start", "_wrap")
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class Entries(Generic[_T]):
         self._items: deque[Any] = deque()
         self._next = min(16, most)
         self._most = most
+        self._op: Any = None  # a batch on its way; one that lost its caller waits for the next
 
     def __aiter__(self) -> Self:
         return self
@@ -70,10 +72,22 @@ class Entries(Generic[_T]):
         return self._wrap(self._items.popleft())
 
     async def _fetch(self) -> None:
-        if self._start is None and self._source is None:
-            return
-        self._items.extend(await running_loop()._file_call(self._batch, self._next))
-        self._next = min(2 * self._next, self._most)
+        loop, op = running_loop(), self._op
+        if op is None:
+            if self._start is None and self._source is None:
+                return
+            op = self._op = loop._file_call(self._batch, self._next)
+            self._next = min(2 * self._next, self._most)
+        try:
+            found = await settle(loop, op)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self._op = None
+            raise
+        if self._op is op:
+            self._op = None
+            self._items.extend(found)
 
     def _batch(self, count: int) -> list[Any]:
         """In a thread: the next ones."""
@@ -90,7 +104,7 @@ class Entries(Generic[_T]):
 
     async def aclose(self) -> None:
         """Ends the iteration."""
-        self._start = self._source = None
+        self._start = self._source = self._op = None
         self._items.clear()
 
 

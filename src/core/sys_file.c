@@ -261,7 +261,7 @@ statx_nowait(const struct io_uring_sqe *sqe)
     if (by_path) {
         fd = open_cached(fd, path, flags);
         if (fd < 0)
-            return fd;
+            return fd == -EMFILE || fd == -ENFILE ? -EAGAIN : fd; /* statx(2) needs none */
     }
     local = describe(fd, sqe->len, pointer_of(sqe->off));
     if (by_path)
