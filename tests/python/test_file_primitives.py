@@ -424,7 +424,7 @@ def test_cancelled_open_leaves_no_descriptor(loop, run, tmp_path):
                 pass
         # Done, and cancelled before the task has seen it.
         opening = loop._file_open(os.fsencode(tmp_path / "late"), os.O_RDWR | os.O_CREAT, 0o600)
-        opening.send(None).add_done_callback(lambda _: None)
+        next(opening).add_done_callback(lambda _: None)
         while not (tmp_path / "late").exists():
             await asyncio.sleep(0)
         await asyncio.sleep(0.01)

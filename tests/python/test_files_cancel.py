@@ -50,6 +50,19 @@ def test_truncate(run, loop, tmp_path, monkeypatch, buffering):
     run(main)
 
 
+def test_an_open_in_debug_mode(run, loop, tmp_path):
+    async def opening():
+        await gyre.open(tmp_path / "file", "wb")
+
+    async def main():
+        task = asyncio.ensure_future(opening())
+        await asyncio.sleep(0)
+        await cancelled(task)
+
+    loop.set_debug(True)
+    run(main)
+
+
 def test_write_file(run, loop, tmp_path, monkeypatch):
     async def main():
         op, closed = loop.create_future(), []
@@ -92,7 +105,7 @@ def test_a_write_without_a_turn(run, loop, tmp_path):
     run(main)
 
 
-def test_an_opener(run, loop, tmp_path):
+def test_an_opener(run, loop, tmp_path, monkeypatch):
     """The descriptor that nobody waits for any more is closed."""
     inside, go_on, made = threading.Event(), threading.Event(), []
 
@@ -105,19 +118,21 @@ def test_an_opener(run, loop, tmp_path):
     async def opening():
         await gyre.open(tmp_path / "file", "w", opener=opener)
 
+    closed, close = asyncio.Event(), os.close
+
+    def watched(fd):
+        close(fd)
+        if fd in made:
+            closed.set()
+
+    monkeypatch.setattr(os, "close", watched)
+
     async def main():
         task = await begun(opening())
         await asyncio.to_thread(inside.wait)
         await cancelled(task)
         go_on.set()
-        # One thread after another ends; then the loop has heard of the first.
-        while not made:
-            await asyncio.sleep(0)
-        for _ in range(1000):
-            if not os.path.exists(f"/proc/self/fd/{made[0]}"):
-                return
-            await loop._file_call(int)
-        raise AssertionError("the descriptor is still open")
+        await asyncio.wait_for(closed.wait(), 30)
 
     try:
         run(main)
