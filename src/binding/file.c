@@ -294,12 +294,6 @@ fileop_iternext(struct gpy_fileop *self)
     return NULL;
 }
 
-static PyObject *
-fileop_send(struct gpy_fileop *self, PyObject *value)
-{
-    return fileop_iternext(self);
-}
-
 /* Nobody waits any more. */
 static void
 give_up(struct gpy_fileop *self)
@@ -372,8 +366,9 @@ fileop_dealloc(struct gpy_fileop *self)
     Py_DECREF(type);
 }
 
+/* No send(): with it this would be a collections.abc.Coroutine, which a loop in debug mode refuses
+ * as a callback.  What is sent to the awaiter comes by am_send or next(). */
 static PyMethodDef fileop_methods[] = {
-    {"send", (PyCFunction)fileop_send, METH_O, PyDoc_STR("Go on; the value is ignored.")},
     {"throw", (PyCFunction)(void (*)(void))fileop_throw, METH_FASTCALL,
      PyDoc_STR("Cancel the operation and raise the exception.")},
     {"close", (PyCFunction)fileop_close, METH_NOARGS, PyDoc_STR("Cancel the operation.")},
