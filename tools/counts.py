@@ -16,6 +16,7 @@ import argparse
 import os
 import re
 import shutil
+import statistics
 import sys
 import tempfile
 from collections import Counter
@@ -69,14 +70,14 @@ def package(env: Venv) -> Path:
     return target
 
 
-def measure(env: Venv) -> dict[str, Costs]:
-    """Per path: what OPERATIONS operations cost, by function."""
-    variables = {"PYTHONPATH": str(package(env)), "PYTHONHASHSEED": "0", "PYTHONMALLOC": "pymalloc"}
+def measure(env: Venv, folder: Path) -> dict[str, Costs]:
+    """Per path: what OPERATIONS operations cost, by function; folder is package()'s."""
+    variables = {"PYTHONPATH": str(folder), "PYTHONHASHSEED": "0", "PYTHONMALLOC": "pymalloc"}
     names = (output([env.python, PATHS, "--list"], variables) or "").split()
     if not names:
         raise Stop("tools/counts_paths.py lists no paths")
-    with tempfile.TemporaryDirectory() as folder:
-        dump = Path(folder) / "callgrind.out"
+    with tempfile.TemporaryDirectory() as scratch:
+        dump = Path(scratch) / "callgrind.out"
         argv: list[Arg] = ["valgrind", "-q", "--tool=callgrind", "--dump-before=getppid"]
         argv += [f"--callgrind-out-file={dump}", env.python, PATHS]
         if shutil.which("setarch"):
@@ -123,6 +124,19 @@ def write_table(counts: dict[str, float]) -> None:
     TABLE.write_text("\n".join(lines) + "\n")
 
 
+def settled(env: Venv, budgets: dict[str, float]) -> dict[str, float]:
+    """Instructions per operation of each path, the median of three runs if one is over its budget.
+
+    The loop looks at the kernel when time has gone, so on a machine that is held up a few more
+    looks are among the instructions of a run."""
+    folder = package(env)
+    runs = [{name: own(costs) for name, costs in measure(env, folder).items()}]
+    if any(count > budgets.get(name, 0) * (1 + TOLERANCE) for name, count in runs[0].items()):
+        for _ in range(2):
+            runs.append({name: own(costs) for name, costs in measure(env, folder).items()})
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+
+
 def compare(counts: dict[str, float], budgets: dict[str, float]) -> Count:
     """Prints a line per path; a path is passed, or it failed."""
     result = Count()
@@ -165,8 +179,7 @@ def run(version: str) -> Count:
     if reason:
         say(f"skipped: {reason}")
         return Count(skipped=max(1, len(budgets)), note=reason)
-    counts = measure(dev_python.venv(version, ("build",)))
-    return compare({name: own(costs) for name, costs in counts.items()}, budgets)
+    return compare(settled(dev_python.venv(version, ("build",)), budgets), budgets)
 
 
 def profile(costs: Costs) -> None:
@@ -187,7 +200,8 @@ def main() -> int:
             say(str(count))
             return 1 if count.failed else 0
         dev_debian.need([*dev_debian.TO_BUILD, "valgrind"])
-        counts = measure(dev_python.venv(dev_python.DEFAULT, ("build",)))
+        env = dev_python.venv(dev_python.DEFAULT, ("build",))
+        counts = measure(env, package(env))
         if args.profile:
             profile(counts[args.profile])
         if args.update:
