@@ -435,7 +435,7 @@ class File:
         """
         if self._fd < 0:
             return
-        if self._closing is None:
+        if self._closing is None or self._closing.done():  # done: cancelled before its first step
             if self._is_idle():
                 op = self._close_descriptor()
                 if op is not None:
@@ -467,6 +467,7 @@ class File:
         if self._pending is not None and not self._busy:
             self._pending.cancel()  # a read that nobody waits for
         op = None
+        cancelled = False
         try:
             if self._busy:
                 await self._wait_turn()
@@ -474,14 +475,25 @@ class File:
             try:
                 await self._end()
             finally:
-                while self._in_flight:
-                    await asyncio.wait(set(self._in_flight))
+                cancelled = await self._land()
                 op = self._close_descriptor()
                 self._pass_turn()
         finally:
             self._closing = None
         if op is not None:
             await settle(self._loop, op)
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _land(self) -> bool:
+        """Until nothing is in flight, cancelled or not (returned): what is in use is not closed."""
+        cancelled = False
+        while self._in_flight:
+            try:
+                await asyncio.wait(set(self._in_flight))
+            except asyncio.CancelledError:
+                cancelled = True
+        return cancelled
 
     async def _end(self) -> None:
         """What is to be done before the descriptor is closed; the caller has the turn."""

@@ -210,8 +210,9 @@ ssize_t
 gpy_dgram_transport_send_foreign(struct gy_dgram *dgram, void *owner)
 {
     struct gpy_dgram_transport *self = gpy_dgram_transport_of(dgram);
-    PyObject *both = owner;
+    PyObject *both = Py_NewRef((PyObject *)owner); /* an abort() in there empties the queue */
     PyObject *result = call_sendto(self, PyTuple_GET_ITEM(both, 0), PyTuple_GET_ITEM(both, 1));
+    Py_DECREF(both);
     if (result == NULL)
         return gpy_dgram_transport_call_failed(self, fatal_message);
     Py_DECREF(result);

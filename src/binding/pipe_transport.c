@@ -527,6 +527,7 @@ static int
 pipe_pipe_set(struct gpy_pipe_transport *self, PyObject *value, void *Py_UNUSED(closure))
 {
     self->pipe_taken = value == NULL || value == Py_None;
+    self->pipe_is_plain = false; /* of this one nothing is known */
     Py_XSETREF(self->pipe, self->pipe_taken ? NULL : Py_NewRef(value));
     return 0;
 }

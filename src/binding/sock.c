@@ -79,10 +79,14 @@ on_valid(struct gy_sockop *op)
     struct gpy_state *state = self->loop->state;
     if (self->future == NULL || gpy_future_is_done(state, self->future) != 0)
         return false; /* cancelled: not one byte more */
+    Py_INCREF(self);
     PyObject *number = PyObject_CallMethodNoArgs(self->sock, state->str_fileno);
     long fd = number ? PyLong_AsLong(number) : -1;
     Py_XDECREF(number);
     PyErr_Clear();
+    if (GY_UNLIKELY(!self->waiting))
+        return false; /* a fileno() of the user's cancelled us; on_done() drops the reference */
+    Py_DECREF(self);
     return fd == self->op.fd;
 }
 
@@ -181,6 +185,10 @@ static void
 on_done(struct gy_sockop *op, ssize_t result)
 {
     struct gpy_sockop *self = sockop_of(op);
+    if (GY_UNLIKELY(!self->waiting)) { /* cancelled and unpinned inside of on_valid() */
+        Py_DECREF(self);
+        return;
+    }
     Py_INCREF(self);
     if (self->future != NULL) /* else the collector has cleared it */
         settle_future(self, result);

@@ -182,3 +182,29 @@ def test_stat_without_descriptors(run, tmp_path):
         assert result.st_ino == os.stat(tmp_path).st_ino
 
     run(main)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_shutdown_does_not_keep_close_from_closing(new_loop, tmp_path, steps):
+    """asyncio.run() cancels every task, the one that closes too; it waits for what is in flight."""
+    path = tmp_path / "file"
+    path.write_bytes(b"data")
+    loop = new_loop()
+
+    async def main():
+        file = await gyre.open(path, "rb", buffering=0)
+        in_flight = loop.create_future()
+        file._track(in_flight)
+        closing = asyncio.ensure_future(file.close())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)
+        assert not file.closed
+        in_flight.set_result(None)
+        await asyncio.gather(closing, return_exceptions=True)
+        await file.close()
+        assert file.closed
+
+    loop.run_until_complete(main())

@@ -711,3 +711,21 @@ def test_a_busy_pipe_gets_more_room(loop):
             await stream.read()
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.only("gyre")
+def test_a_foreign_object_in_the_place_of_the_pipe(loop, ends):
+    """asyncio's tests set _pipe to None; whatever else it is set to is asked, not looked into."""
+    r, w = ends
+
+    class Other:
+        fileno = r.fileno
+        close = r.close
+
+    transport, protocol = reader(loop, r)
+    transport._pipe = Other()
+    w.write(b"data")
+    run_until(loop, lambda: protocol.data == b"data")
+    transport.close()
+    assert loop.run_until_complete(protocol.lost) is None
+    assert r.closed

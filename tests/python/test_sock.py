@@ -507,3 +507,33 @@ def test_sendfile(loop, pair, tmp_path):
             assert await reading == b"0123456789" * 50_000
 
     drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+def test_cancelled_by_fileno(loop, pair):
+    """A fileno() of the user's that cancels the call for which it is asked."""
+    left, right = pair
+    seen = []
+
+    class Sock(socket.socket):
+        def fileno(self):
+            if seen:
+                seen.pop().cancel()
+            return super().fileno()
+
+    with Sock(fileno=os.dup(left.fileno())) as sock:
+        sock.setblocking(False)
+
+        async def main():
+            op = loop._sock_recv(sock, 10)
+            future = op.future
+            seen.append(op)
+            del op
+            right.send(b"data")
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not seen
+            return future
+
+        loop.run_until_complete(main())
+        assert loop.stats()["ops_in_flight"] == 0
