@@ -59,7 +59,7 @@ def colour_of(spec, specs):
     """Each loop has its colour; a second arm of the same loop gets a free one."""
     arm = arms.parse_arm(spec)
     first = next(other for other in specs if arms.parse_arm(other).loop == arm.loop)
-    if spec == first:
+    if spec == first and arm.loop in LOOP_COLOURS:
         return LOOP_COLOURS[arm.loop]
     spare = (SKY, RED, "#CC79A7", "#F0E442")
     return spare[specs.index(spec) % len(spare)]
@@ -164,8 +164,9 @@ def ratio_legend(specs):
 
 
 def draw_ratios(result, folder, family):
-    specs = result["arms"]
     cells = [cell for cell in result["cells"] if cell["family"] == family and any(cell["runs"])]
+    took_part = {spec for cell in cells for spec in cell["runs"][0]}
+    specs = [spec for spec in result["arms"] if spec in took_part]
     rows = ratio_rows(cells, specs)
     if not rows:
         return []

@@ -328,9 +328,10 @@ def terminal(result):
 
 def short(result):
     """One row per cell, for docs/results.md: the verdicts, the ratios and what they cost."""
-    specs = result["arms"]
-    others = baselines(specs)
     measured = [cell for cell in result["cells"] if any(cell["runs"])]
+    took_part = {spec for cell in measured for spec in cell["runs"][0]}
+    specs = [spec for spec in result["arms"] if spec in took_part]
+    others = baselines(specs)
     head = ["cell", "verdict", specs[0], "", *[f"/ {other}" for other in others]]
     head += [f"CPU / {others[0]}", f"p99 / {others[0]}", "of the C limit"] if others else []
     lines = [row(head), row(["---"] * len(head))]
@@ -349,8 +350,10 @@ def short(result):
         "# Results",
         "Made by `./dev bench`; [the benchmarks](benchmarks.md) say how to read it.",
     ]
-    parts += [*context(result), *summary(measured, specs)]
-    parts += [f"Doubtful: {text}" for text in machine.warnings(result["environment"])]
+    # Without gyre's version: the commit says more, and the documentation does not repeat it.
+    environment = {**result["environment"], "gyre": None}
+    parts += [*context({**result, "environment": environment}), *summary(measured, specs)]
+    parts += [f"Doubtful: {text}" for text in machine.warnings(environment)]
     lost = losses(measured, specs)
     parts += ["## Lost", "\n".join(lost)] if lost else []
     return "\n\n".join([*parts, "## All cells", "\n".join(lines)]) + "\n"
