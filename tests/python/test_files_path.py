@@ -134,7 +134,7 @@ OPTIONS = [
 @pytest.mark.parametrize("method, options, since", OPTIONS)
 def test_options(run, roots, method, options, since):
     if sys.version_info < since:
-        pytest.skip("newer")
+        pytest.skip(f"new in Python {since[0]}.{since[1]}")
 
     async def main():
         for name in NAMES:
@@ -217,7 +217,7 @@ def test_changes(run, roots, name, method, args, options):
     assert tree(roots[1]) == tree(roots[0])
 
 
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="newer")
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="new in Python 3.13")
 @pytest.mark.parametrize("newline", [None, "", "\n", "\r\n", "x"])
 def test_newlines(run, roots, newline):
     async def main():
@@ -227,7 +227,7 @@ def test_newlines(run, roots, newline):
     run(main)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 14), reason="newer")
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="new in Python 3.14")
 @pytest.mark.parametrize("method", ["copy", "move", "copy_into", "move_into"])
 def test_copies(run, roots, method):
     async def main():
@@ -427,12 +427,12 @@ class TestPure:
 
         run(main)
 
-    @pytest.mark.skipif(sys.version_info < (3, 13), reason="newer")
+    @pytest.mark.skipif(sys.version_info < (3, 13), reason="new in Python 3.13")
     def test_from_uri(self):
         path = gyre.Path.from_uri("file:///a/b")
         assert path == gyre.Path("/a/b") and type(path) is gyre.Path
 
-    @pytest.mark.skipif(sys.version_info < (3, 14), reason="newer")
+    @pytest.mark.skipif(sys.version_info < (3, 14), reason="new in Python 3.14")
     def test_info(self, run, roots):
         async def main():
             for name in NAMES[:-3]:
