@@ -6,7 +6,8 @@
 
 Wall time on shared cores lies; callgrind counts.  Counted is what the extension executes itself, in
 a release build on the reference Python and the epoll backend (callgrind knows no io_uring): not
-what it calls in libpython or libc, which differ between machines.  The compiler matters as well, so
+what it calls in libpython or libc, which differ between machines.  A clock of our own
+(counts_clock.c) makes each run execute the same instructions.  The compiler matters as well, so
 the table names it; with another one the paths count as skipped.
 """
 
@@ -16,7 +17,6 @@ import argparse
 import os
 import re
 import shutil
-import statistics
 import sys
 import tempfile
 from collections import Counter
@@ -31,6 +31,7 @@ from dev_term import BUILD, ROOT, Arg, Stop, output, say, step
 
 TABLE = ROOT / "tools" / "counts.txt"
 PATHS = ROOT / "tools" / "counts_paths.py"
+CLOCK = ROOT / "tools" / "counts_clock.c"
 TOLERANCE = 0.02
 OPERATIONS = 200  # as in counts_paths.py
 
@@ -70,9 +71,18 @@ def package(env: Venv) -> Path:
     return target
 
 
+def clock() -> Path:
+    """A library to preload: the clock that does not depend on the machine, CLOCK."""
+    target = BUILD / "counts" / "clock.so"
+    argv: list[Arg] = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O2", "-o", target, CLOCK]
+    step("compile the clock", argv)
+    return target
+
+
 def measure(env: Venv, folder: Path) -> dict[str, Costs]:
     """Per path: what OPERATIONS operations cost, by function; folder is package()'s."""
     variables = {"PYTHONPATH": str(folder), "PYTHONHASHSEED": "0", "PYTHONMALLOC": "pymalloc"}
+    variables["LD_PRELOAD"] = str(clock())
     names = (output([env.python, PATHS, "--list"], variables) or "").split()
     if not names:
         raise Stop("tools/counts_paths.py lists no paths")
@@ -124,19 +134,6 @@ def write_table(counts: dict[str, float]) -> None:
     TABLE.write_text("\n".join(lines) + "\n")
 
 
-def settled(env: Venv, budgets: dict[str, float]) -> dict[str, float]:
-    """Instructions per operation of each path, the median of five runs if one is over its budget.
-
-    The loop looks at the kernel when time has gone, so on a machine that is held up a few more
-    looks are among the instructions of a run."""
-    folder = package(env)
-    runs = [{name: own(costs) for name, costs in measure(env, folder).items()}]
-    if any(count > budgets.get(name, 0) * (1 + TOLERANCE) for name, count in runs[0].items()):
-        for _ in range(4):
-            runs.append({name: own(costs) for name, costs in measure(env, folder).items()})
-    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-
-
 def compare(counts: dict[str, float], budgets: dict[str, float]) -> Count:
     """Prints a line per path; a path is passed, or it failed."""
     result = Count()
@@ -179,7 +176,9 @@ def run(version: str) -> Count:
     if reason:
         say(f"skipped: {reason}")
         return Count(skipped=max(1, len(budgets)), note=reason)
-    return compare(settled(dev_python.venv(version, ("build",)), budgets), budgets)
+    env = dev_python.venv(version, ("build",))
+    counts = {name: own(costs) for name, costs in measure(env, package(env)).items()}
+    return compare(counts, budgets)
 
 
 def profile(costs: Costs) -> None:

@@ -39,7 +39,7 @@ def main(fix: bool) -> int:
     dev_debian.need(dev_debian.TO_LINT)
     env = dev_python.venv(dev_python.DEFAULT, ("build", "test", "lint"))
     tree = Tree(ROOT)
-    c_files = [p for f in ("src", "tests", "bench") for p in tree.select(f, ".c", ".h")]
+    c_files = [p for f in ("src", "tests", "bench", "tools") for p in tree.select(f, ".c", ".h")]
     python_files = ["dev", *tree.select("", ".py", ".pyi")]
     if fix:
         step("clang-format", [env.program("clang-format"), "-i", *c_files])
@@ -86,7 +86,7 @@ def _report(findings: list[Finding]) -> Count:
 def _headers(env: Venv, tree: Tree) -> Count:
     python = output([env.python, "-c", "import sysconfig; print(sysconfig.get_path('include'))"])
     flags = ["-Isrc/core", "-Isrc/binding", f"-I{python}", "-DGY_ASSERTS=1"]
-    headers = [p for f in ("src", "tests", "bench") for p in tree.select(f, ".h")]
+    headers = [p for f in ("src", "tests", "bench", "tools") for p in tree.select(f, ".h")]
     return _report(tidy_c.headers_alone(ROOT, headers, flags))
 
 

@@ -97,3 +97,11 @@ def test_reasons_to_skip_are_counted(monkeypatch, capsys, lacks):
     count = counts.run("3.99" if lacks == "python" else counts.dev_python.DEFAULT)
     assert (count.passed, count.failed) == (0, 0) and count.skipped == 10 and count.note
     assert "skipped" in capsys.readouterr().out
+
+
+def test_the_clock_counts_looks_at_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(counts, "BUILD", tmp_path)
+    (tmp_path / "counts").mkdir()
+    code = "import time; a = time.monotonic_ns(); print(time.monotonic_ns() - a)"
+    variables = {"LD_PRELOAD": str(counts.clock())}
+    assert counts.output([sys.executable, "-c", code], variables) == "1000"
