@@ -203,22 +203,28 @@ gpy_intake_adopt(struct gpy_state *state, PyObject *reader)
 /* ---- attributes ---------------------------------------------------------------------------------
  */
 
-/* The intake behind an attribute; NULL with AttributeError.  Borrowed. */
+/* The intake behind an attribute, borrowed; NULL (no exception): a reader of this class that was
+ * made by hand, whose attributes are in its __dict__ as asyncio has them. */
 static struct gpy_intake *
-intake_or_error(PyObject *reader)
+find_any_intake(PyObject *dict)
 {
-    PyObject *dict = dict_of(reader);
-    struct gpy_intake *found = NULL;
     PyObject *key, *value;
     Py_ssize_t position = 0;
     /* No state at hand, and the intake is the first entry. */
-    while (dict != NULL && found == NULL && PyDict_Next(dict, &position, &key, &value))
+    while (PyDict_Next(dict, &position, &key, &value))
         if (PyUnicode_Check(key) && PyUnicode_CompareWithASCIIString(key, "_intake") == 0 &&
             gpy_intake_check(value))
-            found = (struct gpy_intake *)value;
-    Py_XDECREF(dict);
-    if (found == NULL && !PyErr_Occurred())
-        PyErr_SetString(PyExc_AttributeError, "this StreamReader was not initialized");
+            return (struct gpy_intake *)value;
+    return NULL;
+}
+
+static struct gpy_intake *
+intake_behind(PyObject *reader)
+{
+    PyObject *dict = dict_of(reader);
+    struct gpy_intake *found = dict ? find_any_intake(dict) : NULL;
+    Py_XDECREF(dict); /* the reader has it */
+    PyErr_Clear();
     return found;
 }
 
@@ -248,12 +254,43 @@ attribute_name(struct gpy_state *state, enum attribute which)
     Py_UNREACHABLE();
 }
 
+static const char *const attribute_names[] = {
+    [BUFFER] = "_buffer", [LIMIT] = "_limit",         [LOOP] = "_loop",
+    [EOF_FLAG] = "_eof",  [PAUSED] = "_paused",       [TRANSPORT] = "_transport",
+    [WAITER] = "_waiter", [EXCEPTION] = "_exception",
+};
+
+/* reader.__dict__[name], of a reader without an intake. */
+static GY_COLD PyObject *
+plain_get(PyObject *reader, const char *name)
+{
+    PyObject *dict = dict_of(reader);
+    PyObject *value = dict ? Py_XNewRef(PyDict_GetItemString(dict, name)) : NULL;
+    if (dict != NULL && value == NULL)
+        PyErr_Format(PyExc_AttributeError, "'StreamReader' object has no attribute '%s'", name);
+    Py_XDECREF(dict);
+    return value;
+}
+
+static GY_COLD int
+plain_set(PyObject *reader, const char *name, PyObject *value)
+{
+    PyObject *dict = dict_of(reader);
+    if (dict == NULL)
+        return -1;
+    int rc = value ? PyDict_SetItemString(dict, name, value) : PyDict_DelItemString(dict, name);
+    if (rc < 0 && PyErr_ExceptionMatches(PyExc_KeyError))
+        PyErr_SetString(PyExc_AttributeError, name);
+    Py_DECREF(dict);
+    return rc;
+}
+
 static PyObject *
 attribute_get(PyObject *reader, void *closure)
 {
-    struct gpy_intake *intake = intake_or_error(reader);
-    if (intake == NULL)
-        return NULL;
+    struct gpy_intake *intake = intake_behind(reader);
+    if (GY_UNLIKELY(intake == NULL))
+        return plain_get(reader, attribute_names[(uintptr_t)closure]);
     switch ((enum attribute)(uintptr_t)closure) {
     case BUFFER:
         return Py_XNewRef(gpy_intake_bytearray(intake));
@@ -328,9 +365,9 @@ static int
 attribute_set(PyObject *reader, PyObject *value, void *closure)
 {
     enum attribute which = (enum attribute)(uintptr_t)closure;
-    struct gpy_intake *intake = intake_or_error(reader);
-    if (intake == NULL)
-        return -1;
+    struct gpy_intake *intake = intake_behind(reader);
+    if (GY_UNLIKELY(intake == NULL))
+        return plain_set(reader, attribute_names[which], value);
     if (value != NULL && attribute_keep(intake, which, value) > 0)
         return 0;
     struct gpy_state *state = intake->state; /* its module is alive: the reader's type holds it */
@@ -339,24 +376,24 @@ attribute_set(PyObject *reader, PyObject *value, void *closure)
     return PyObject_SetAttr(reader, attribute_name(state, which), value);
 }
 
+/* asyncio's class; or the subclass that somebody made of ours. */
 static PyObject *
 class_get(PyObject *reader, void *Py_UNUSED(closure))
 {
-    return Py_NewRef((PyObject *)Py_TYPE(reader)->tp_base);
+    PyTypeObject *type = Py_TYPE(reader);
+    return Py_NewRef((PyObject *)(gpy_stream_class_is_ours(type) ? type->tp_base : type));
 }
 
 static int
 class_set(PyObject *reader, PyObject *value, void *Py_UNUSED(closure))
 {
-    struct gpy_intake *intake = intake_or_error(reader);
-    if (intake == NULL)
-        return -1;
-    if (value == (PyObject *)Py_TYPE(reader)->tp_base)
+    struct gpy_intake *intake = intake_behind(reader);
+    if (gpy_stream_class_is_ours(Py_TYPE(reader)) && value == (PyObject *)Py_TYPE(reader)->tp_base)
         return 0;
+    if (intake == NULL)
+        return gpy_stream_set_class(reader, value);
     struct gpy_state *state = intake->state;
-    if (let_go(state, reader, intake) < 0)
-        return -1;
-    return set_class(state, reader, value);
+    return let_go(state, reader, intake) < 0 ? -1 : set_class(state, reader, value);
 }
 
 #define ATTRIBUTE(name, which)                                                                     \

@@ -10,6 +10,7 @@
 #include "future.h"
 #include "pycompat.h"
 
+#include <frameobject.h>
 #include <stddef.h>
 #include <structmember.h>
 
@@ -449,6 +450,21 @@ coro_close(struct gpy_stream_coro *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* A coroutine is no iterable, except for `yield from` in a generator that types.coroutine() made:
+ * the interpreter knows its own coroutines there, and asks ours for an iterator. */
+static PyObject *
+coro_iter(struct gpy_stream_coro *self)
+{
+    PyFrameObject *frame = PyEval_GetFrame(); /* borrowed */
+    PyCodeObject *code = frame ? PyFrame_GetCode(frame) : NULL;
+    bool may = code != NULL && (code->co_flags & CO_ITERABLE_COROUTINE) != 0;
+    Py_XDECREF((PyObject *)code);
+    if (may)
+        return Py_NewRef((PyObject *)self);
+    PyErr_SetString(PyExc_TypeError, "'coroutine' object is not iterable");
+    return NULL;
+}
+
 /* ---- __await__() -------------------------------------------------------------------------------
  *
  * `await coro` steps the coroutine itself.  Who calls __await__() gets, as from any coroutine, an
@@ -658,15 +674,41 @@ static PyMemberDef coro_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-/* No cr_await: who walks along it expects frames. */
+/* What the coroutine of asyncio has while it is not at its end: a frame, whose line is that of the
+ * `async def`.  For tracebacks of tasks and inspect; made when it is asked for. */
+static PyObject *
+coro_get_frame(struct gpy_stream_coro *self, void *Py_UNUSED(closure))
+{
+    if (self->phase == GPY_CORO_DONE)
+        Py_RETURN_NONE;
+    PyObject *code = PyFunction_GetCode(self->function);
+    PyObject *globals = code ? PyFunction_GetGlobals(self->function) : NULL;
+    if (globals == NULL)
+        return NULL;
+    return (PyObject *)PyFrame_New(PyThreadState_Get(), (PyCodeObject *)code, globals, NULL);
+}
+
+static PyObject *
+coro_get_code(struct gpy_stream_coro *self, void *Py_UNUSED(closure))
+{
+    return Py_XNewRef(PyFunction_GetCode(self->function));
+}
+
+static PyObject *
+coro_get_await(struct gpy_stream_coro *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->waiting != NULL ? self->waiting : Py_None);
+}
+
 static PyGetSetDef coro_getset[] = {
     {"__class__", (getter)coro_get_class, NULL, NULL, NULL},
     {"__name__", (getter)coro_get_name, NULL, NULL, "__name__"},
     {"__qualname__", (getter)coro_get_name, NULL, NULL, "__qualname__"},
     {"cr_running", (getter)coro_get_running, NULL, NULL, NULL},
     {"cr_suspended", (getter)coro_get_suspended, NULL, NULL, NULL},
-    {"cr_frame", (getter)coro_get_none, NULL, NULL, NULL},
-    {"cr_code", (getter)coro_get_none, NULL, NULL, NULL},
+    {"cr_frame", (getter)coro_get_frame, NULL, NULL, NULL},
+    {"cr_code", (getter)coro_get_code, NULL, NULL, NULL},
+    {"cr_await", (getter)coro_get_await, NULL, NULL, NULL},
     {"cr_origin", (getter)coro_get_none, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -678,6 +720,7 @@ static PyType_Slot coro_slots[] = {
     {Py_tp_finalize, coro_finalize},
     {Py_tp_dealloc, coro_dealloc},
     {Py_tp_repr, coro_repr},
+    {Py_tp_iter, coro_iter},
     {Py_tp_iternext, coro_iternext},
     {Py_am_await, PyObject_SelfIter},
     {Py_am_send, coro_am_send},
@@ -700,5 +743,12 @@ gpy_stream_coro_exec(PyObject *module, struct gpy_state *state)
 {
     state->stream_coro_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &coro_spec, NULL);
     state->stream_await_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &await_spec, NULL);
-    return state->stream_coro_type != NULL && state->stream_await_type != NULL ? 0 : -1;
+    if (state->stream_coro_type == NULL || state->stream_await_type == NULL)
+        return -1;
+    /* The slot stays; collections.abc.Iterable asks for the name. */
+    PyTypeObject *type = state->stream_coro_type;
+    if (PyDict_DelItemString(type->tp_dict, "__iter__") < 0)
+        return -1;
+    PyType_Modified(type);
+    return 0;
 }

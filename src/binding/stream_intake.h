@@ -73,6 +73,11 @@ struct gpy_intake *gpy_intake_of(struct gpy_state *state, PyObject *reader, bool
  * without an exception if this reader is not for us. */
 struct gpy_intake *gpy_intake_adopt(struct gpy_state *state, PyObject *reader);
 
+/* Is it one of the two classes that stand in for asyncio's, not what somebody derived from them? */
+bool gpy_stream_class_is_ours(PyTypeObject *type);
+/* object.__class__ = value, past the descriptor of these classes.  0 or -1. */
+int gpy_stream_set_class(PyObject *object, PyObject *value);
+
 /* Sets limit_object and what follows from it; false (no exception): not a number that we can keep.
  */
 bool gpy_intake_set_limit(struct gpy_intake *self, PyObject *limit);

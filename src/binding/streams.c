@@ -484,23 +484,35 @@ add_method(struct gpy_state *state, PyObject *namespace, PyObject *base, const c
 /* ---- the two classes ---------------------------------------------------------------------------
  */
 
+bool
+gpy_stream_class_is_ours(PyTypeObject *type)
+{
+    return PyDict_GetItemString(type->tp_dict, "_object_class") != NULL;
+}
+
+int
+gpy_stream_set_class(PyObject *object, PyObject *value)
+{
+    PyObject *descriptor = PyObject_GetAttrString((PyObject *)Py_TYPE(object), "_object_class");
+    int rc = descriptor ? Py_TYPE(descriptor)->tp_descr_set(descriptor, object, value) : -1;
+    Py_XDECREF(descriptor);
+    return rc;
+}
+
 static PyObject *
 writer_get_class(PyObject *writer, void *Py_UNUSED(closure))
 {
-    return Py_NewRef((PyObject *)Py_TYPE(writer)->tp_base);
+    PyTypeObject *type = Py_TYPE(writer);
+    return Py_NewRef((PyObject *)(gpy_stream_class_is_ours(type) ? type->tp_base : type));
 }
 
 static int
 writer_set_class(PyObject *writer, PyObject *value, void *Py_UNUSED(closure))
 {
-    if (value == (PyObject *)Py_TYPE(writer)->tp_base)
+    PyTypeObject *type = Py_TYPE(writer);
+    if (gpy_stream_class_is_ours(type) && value == (PyObject *)type->tp_base)
         return 0;
-    PyObject *object_class = PyDict_GetItemString(Py_TYPE(writer)->tp_dict, "_object_class");
-    if (object_class == NULL) {
-        PyErr_SetString(PyExc_TypeError, "__class__ cannot be set");
-        return -1;
-    }
-    return Py_TYPE(object_class)->tp_descr_set(object_class, writer, value);
+    return gpy_stream_set_class(writer, value);
 }
 
 static PyGetSetDef writer_class = {"__class__", writer_get_class, writer_set_class, NULL, NULL};
@@ -545,7 +557,8 @@ make_reader_class(struct gpy_state *state)
         if (add_method(state, namespace, state->asyncio_stream_reader, methods[i].name,
                        methods[i].kind) < 0)
             goto fail;
-    if (gpy_intake_add_attributes(state, namespace) < 0)
+    if (gpy_intake_add_attributes(state, namespace) < 0 ||
+        PyDict_SetItemString(namespace, "_object_class", state->object_class) < 0)
         goto fail;
     state->stream_reader_type = make_class(state->asyncio_stream_reader, namespace);
     return state->stream_reader_type != NULL ? 0 : -1;
