@@ -71,6 +71,8 @@ def _is_plain(sslcontext: Any) -> bool:
         and type(sslcontext).sslobject_class is ssl.SSLObject
         and sslcontext.sslobject_class is ssl.SSLObject
         and "wrap_bio" not in vars(sslcontext)
+        # What such a callback raises is found by _ssl's own calls alone.
+        and getattr(sslcontext, "_msg_callback", None) is None
     )
 
 

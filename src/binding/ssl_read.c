@@ -13,6 +13,9 @@
 
 #include <string.h>
 
+/* What reading returns when OpenSSL found the records to be wrong: an exception is set. */
+enum { RECORDS_ARE_BAD = -2 };
+
 /* Ciphertext that is not in the BIO yet. */
 struct feed {
     const char *data;
@@ -191,7 +194,7 @@ read_copied(struct gpy_ssl *self, struct feed *feed)
     if (batch.bytes == NULL)
         return -1;
     enum gpy_ssl_pull what = pull_all(self, feed, &batch);
-    int rc = what == GPY_SSL_PULL_ERROR ? -1 : feed_rest(self, feed);
+    int rc = what == GPY_SSL_PULL_ERROR ? RECORDS_ARE_BAD : feed_rest(self, feed);
     if (rc == 0 && batch.have != 0 && batch.have < batch.room)
         rc = _PyBytes_Resize(&batch.bytes, (Py_ssize_t)batch.have);
     if (rc == 0 && batch.have != 0)
@@ -257,7 +260,7 @@ read_buffered(struct gpy_ssl *self, struct feed *feed)
         what = pull_into(self, feed, &view, &filled);
     PyBuffer_Release(&view);
     if (what == GPY_SSL_PULL_ERROR || rc < 0)
-        return -1;
+        return rc < 0 ? rc : RECORDS_ARE_BAD;
     if (what == GPY_SSL_PULL_DATA) { /* full: the rest in a callback of its own */
         PyObject *again = PyObject_GetAttr((PyObject *)self, self->state->str__do_read);
         PyObject *handle =
@@ -321,9 +324,11 @@ gpy_ssl_read(struct gpy_ssl *self, const char *data, size_t len)
     int rc = read_and_answer(self, &feed);
     if (GY_LIKELY(rc == 0))
         return 0;
-    /* What was written before the failure leaves, as it would have at once. */
+    /* What was written before the failure leaves, as it would have at once.  Not OpenSSL's alert
+     * about a bad record: asyncio aborts the connection. */
     PyObject *exc = gpy_exc_take();
-    if (self->feeding && self->ssl_socket != NULL && gpy_ssl_drain(self) < 0)
+    if (rc != RECORDS_ARE_BAD && self->feeding && self->ssl_socket != NULL &&
+        gpy_ssl_drain(self) < 0)
         PyErr_Clear();
     gpy_exc_give(exc);
     return gpy_ssl_fatal_error(self);
