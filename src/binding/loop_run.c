@@ -218,22 +218,28 @@ turn_wait(struct gpy_loop *self)
     return 0;
 }
 
-/* Everything before the callbacks: the kernel, signals, timers. */
+/* Everything before the callbacks: the kernel, signals, timers.  A turn that does not wait leaves
+ * Python's signal handlers to the interpreter, which looks for them wherever bytecode runs; one of
+ * many runs them here, for callbacks without any. */
 static int
 turn_poll(struct gpy_loop *self)
 {
     int rc = 0;
+    bool look = true;
     if (self->ready.count != 0 || self->stopping || gy_loop_has_work(&self->core)) {
-        rc = gy_loop_poll(&self->core, self->turns++ % TURNS_PER_POLL == 0);
+        look = self->turns++ % TURNS_PER_POLL == 0;
+        rc = gy_loop_poll(&self->core, look);
         if (GY_UNLIKELY(rc < 0 && rc != -EINTR && rc != -ETIME))
             return core_error(self, rc);
         rc = 0;
     } else {
         rc = turn_wait(self);
     }
-    if (rc < 0 || PyErr_CheckSignals() < 0)
-        return -1;
-    return collect_due(self);
+    if (look && rc == 0) {
+        gpy_task_settle(self->state, &self->current); /* the handlers see no task of a past step */
+        rc = PyErr_CheckSignals();
+    }
+    return rc < 0 ? -1 : collect_due(self);
 }
 
 static int

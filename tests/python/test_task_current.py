@@ -3,6 +3,7 @@ than asyncio does, and nobody who looks can tell."""
 
 import asyncio
 import random
+import signal
 import socket
 import sys
 import threading
@@ -187,6 +188,30 @@ def test_nobody_is_current_while_the_loop_waits(loop, types, look):
     done = loop.create_future()
     loop.run_until_complete(types.Task(main(), loop=loop))
     assert seen == [True]
+
+
+def test_signal_handlers_between_steps(loop, types, look):
+    """Python's handlers: in a step the current task is its own, elsewhere there is none."""
+    wrong, seen = [], [0, 0]
+
+    def handler(signum, frame):
+        outside = frame.f_code.co_name in ("run_forever", "_run_once", "_run")
+        seen[outside] += 1
+        if outside and look() is not None:
+            wrong.append((look(), frame))
+
+    async def worker():
+        while sum(seen) < 1000:
+            await turn()
+
+    previous = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+        loop.run_until_complete(types.Task(worker(), loop=loop))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert wrong == []
 
 
 def test_a_clock_of_the_users_is_read_in_no_step(kind, types, new_loop):
