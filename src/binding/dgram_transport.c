@@ -227,6 +227,16 @@ ops_flush(struct gpy_transport *base)
     self->called = was_called;
 }
 
+/* abort() inside of a flush, by error_received(): the rest was given to sendto() before.  asyncio
+ * had sent it by then, unless it had to wait for room, or the first error ended all (a transport
+ * with remote_addr sends no more once it is lost). */
+static bool
+sent_before(const struct gpy_dgram_transport *self)
+{
+    return (self->dgram.flags & (GY_DGRAM_FLUSHING | GY_DGRAM_BACKLOG)) == GY_DGRAM_FLUSHING &&
+           self->address == NULL;
+}
+
 int
 gpy_dgram_transport_lose(struct gpy_dgram_transport *self, PyObject *exc)
 {
@@ -238,7 +248,7 @@ gpy_dgram_transport_lose(struct gpy_dgram_transport *self, PyObject *exc)
     base->conn_lost = 1;
     if (!self->dgram_ended) {
         gy_dgram_pause(&self->dgram);
-        if (self->dgram.count != 0)
+        if (self->dgram.count != 0 && !sent_before(self))
             gy_dgram_close(&self->dgram); /* nothing more may leave */
     }
     PyObject *method = PyObject_GetAttr((PyObject *)self, base->state->str__call_connection_lost);
@@ -535,6 +545,8 @@ dgram_transport_resume_reading(struct gpy_dgram_transport *self, PyObject *Py_UN
 {
     struct gpy_transport *base = &self->base;
     if (!base->closing && base->paused) {
+        if (gpy_loop_check_open(base->loop) < 0)
+            return NULL;
         base->paused = false;
         if (!self->dgram_ended) {
             gpy_transport_pin(base);

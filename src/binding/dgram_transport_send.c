@@ -274,7 +274,7 @@ transport_sendto(struct gpy_dgram_transport *self, PyObject *data, PyObject *add
         return NULL;
     if (GY_UNLIKELY(self->dgram_ended || (self->dgram.flags & GY_DGRAM_CLOSING) != 0 ||
                     (self->base.conn_lost && self->address != NULL)))
-        return none_or_error(self->base.conn_lost ? gpy_transport_ignored_write(&self->base) : 0);
+        return none_or_error(gpy_transport_late_write(&self->base));
     if (GY_LIKELY(is_bytes)) {
         out.bytes = PyBytes_AS_STRING(data);
         out.len = (size_t)PyBytes_GET_SIZE(data);

@@ -382,6 +382,8 @@ stream_transport_resume_reading(struct gpy_stream_transport *self, PyObject *Py_
 {
     struct gpy_transport *base = &self->base;
     if (!base->closing && base->paused) {
+        if (gpy_loop_check_open(base->loop) < 0)
+            return NULL;
         base->paused = false;
         if (!self->stream_ended) {
             gpy_transport_pin(base);

@@ -172,7 +172,7 @@ gpy_stream_transport_send(struct gpy_stream_transport *self, const char *data, s
                           bool may_hold)
 {
     if (GY_UNLIKELY(self->base.conn_lost || self->stream_ended))
-        return self->base.conn_lost ? gpy_transport_ignored_write(&self->base) : 0;
+        return gpy_transport_late_write(&self->base);
     return may_hold ? send_bytes(self, NULL, data, len)
                     : send_or_hold(self, NULL, data, len, false);
 }
@@ -250,8 +250,7 @@ gpy_stream_transport_write(struct gpy_stream_transport *self, PyObject *data)
         Py_ssize_t len = PyObject_Size(data);
         if (len < 0)
             return NULL;
-        return none_or_error(len && self->base.conn_lost ? gpy_transport_ignored_write(&self->base)
-                                                         : 0);
+        return none_or_error(len ? gpy_transport_late_write(&self->base) : 0);
     }
     if (GY_LIKELY(is_bytes)) {
         if (PyBytes_GET_SIZE(data) == 0)
@@ -312,13 +311,12 @@ gpy_stream_transport_writelines(struct gpy_stream_transport *self, PyObject *lis
     int rc = 0;
     if (PyList_GET_SIZE(items) == 0) {
         rc = 0;
-    } else if (self->base.conn_lost) {
-        rc = gpy_transport_ignored_write(&self->base);
-    } else if (!self->stream_ended) {
-        if (GY_LIKELY(gpy_transport_owns_fd(&self->base)))
-            rc = send_items(self, items);
-        else
-            write_failed(self, -EBADF);
+    } else if (self->base.conn_lost || self->stream_ended) {
+        rc = gpy_transport_late_write(&self->base);
+    } else if (GY_LIKELY(gpy_transport_owns_fd(&self->base))) {
+        rc = send_items(self, items);
+    } else {
+        write_failed(self, -EBADF);
     }
     Py_DECREF(items);
     return none_or_error(rc);

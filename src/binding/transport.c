@@ -321,6 +321,14 @@ gpy_transport_ignored_write(struct gpy_transport *self)
     return rc;
 }
 
+int
+gpy_transport_late_write(struct gpy_transport *self)
+{
+    if (self->conn_lost != 0)
+        return gpy_transport_ignored_write(self);
+    return gpy_loop_check_open(self->loop);
+}
+
 PyObject *
 gpy_transport_get_write_buffer_size(struct gpy_transport *self, PyObject *Py_UNUSED(ignored))
 {

@@ -137,6 +137,8 @@ int gpy_transport_maybe_pause(struct gpy_transport *self);
 void gpy_transport_maybe_resume(struct gpy_transport *self);
 /* A write after the end: counted, and logged from the fifth on.  0 or -1. */
 int gpy_transport_ignored_write(struct gpy_transport *self);
+/* The same, or the loop was closed, and with it the descriptor: RuntimeError. */
+int gpy_transport_late_write(struct gpy_transport *self);
 
 /* ---- Python methods and attributes that all transports share ----------------------------------
  */

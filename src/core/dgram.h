@@ -77,6 +77,7 @@ enum gy_dgram_flags {
     GY_DGRAM_FOREIGN = 1u << 8,    /* received by host->receive: addresses of a family of its own */
     GY_DGRAM_OFFLOAD = 1u << 9,    /* UDP, and segmentation offload is wanted */
     GY_DGRAM_DRAIN_DUE = 1u << 10, /* a flush inside of a flush: drained() follows */
+    GY_DGRAM_BACKLOG = 1u << 11,   /* what is in the queue had to wait for room */
 };
 
 struct gy_dgram {

@@ -237,7 +237,7 @@ gy_dgram_wait_for_room(struct gy_dgram *dgram)
 {
     if ((dgram->flags & GY_DGRAM_FULL) != 0 || !gy_dgram_alive(dgram))
         return;
-    dgram->flags |= GY_DGRAM_FULL;
+    dgram->flags |= GY_DGRAM_FULL | GY_DGRAM_BACKLOG;
     if (gy_op_is_idle(&dgram->room.op))
         gy_poll_start(dgram->loop, &dgram->room, dgram->fd, POLLOUT);
 }
@@ -314,6 +314,8 @@ gy_dgram_flush(struct gy_dgram *dgram)
         }
     }
     dgram->flags &= ~(uint32_t)GY_DGRAM_FLUSHING;
+    if (dgram->count == 0)
+        dgram->flags &= ~(uint32_t)GY_DGRAM_BACKLOG;
     if ((dgram->flags & GY_DGRAM_DRAIN_DUE) != 0 && gy_dgram_alive(dgram))
         gy_dgram_queue_work(dgram);
 }

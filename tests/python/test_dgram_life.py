@@ -156,6 +156,53 @@ def test_close_in_error_received_of_a_burst(loop):
     drive(loop, main())
 
 
+@pytest.mark.parametrize("connected", [False, True])
+def test_abort_in_error_received_of_a_burst(loop, peer, connected):
+    """What sendto() took before is sent; with remote_addr, nothing after the error."""
+    gone = plain()
+    address = gone.getsockname()
+    peer.append(alive := plain())
+
+    class Aborting(Noting):
+        def error_received(self, exc):
+            super().error_received(exc)
+            if len(self.errors) == 1:
+                gone = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                gone.bind(address)  # hears what is sent from now on
+                peer.append(gone)
+            self.transport.abort()
+
+    async def main():
+        if connected:
+            protocol = await endpoint(loop, Aborting(loop), remote_addr=address)
+        else:
+            sock = plain()
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+            protocol = await endpoint(loop, Aborting(loop), sock=sock)
+        gone.close()
+        to = [] if connected else [address]
+        for i in range(5):
+            protocol.transport.sendto(b"%d" % i, *to)
+        if not connected:
+            protocol.transport.sendto(b"other", alive.getsockname())
+        assert await asyncio.wait_for(protocol.lost, 10) is None
+        assert {type(exc) for exc in protocol.errors} == {ConnectionRefusedError}
+        if not connected:
+            assert alive.recv(10) == b"other"
+        heard = []
+        peer[-1].setblocking(False)
+        try:
+            while True:
+                heard.append(peer[-1].recv(10))
+        except BlockingIOError:
+            pass
+        return heard
+
+    # The second told of the first, and was not sent itself.
+    assert drive(loop, main()) == ([] if connected else [b"2", b"3", b"4"])
+
+
 def test_error_received_inside_of_sendto(loop, peer):
     """By a task, or by a callback of the same protocol: neither notices."""
     gone = plain()
@@ -254,6 +301,28 @@ def test_closed_with_the_loop(new_loop):
         gc.collect()
     assert ref() is None
     assert any("unclosed transport" in str(warning.message) for warning in caught)
+
+
+def test_used_after_the_loop_is_closed(new_loop, peer, kind):
+    """gyre's close() has closed the descriptor: nothing is lost without a word."""
+    peer.append(sock := plain())
+    loop = new_loop()
+    protocol = drive(loop, endpoint(loop))
+    transport = protocol.transport
+    transport.pause_reading()
+    loop.close()
+    if kind == "gyre":
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            transport.sendto(b"x", sock.getsockname())
+    else:
+        transport.sendto(b"x", sock.getsockname())
+    for call in (transport.resume_reading, transport.close):
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            call()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del protocol, transport, call
+        gc.collect()
 
 
 def test_resource_warning(loop):

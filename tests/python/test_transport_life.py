@@ -53,6 +53,32 @@ def test_unclosed_transport_warns(new_loop, peer):
     assert theirs.recv(1) == b""
 
 
+def test_used_after_the_loop_is_closed(new_loop, peer, kind):
+    """gyre's close() has closed the descriptor: nothing is lost without a word.  On asyncio what
+    the socket takes at once still leaves."""
+    loop = new_loop()
+    ours, theirs = pair()
+    peer.append(theirs)
+    protocol = Quiet(loop)
+    transport, _ = loop.run_until_complete(loop.connect_accepted_socket(lambda p=protocol: p, ours))
+    transport.pause_reading()
+    loop.close()
+    calls = [lambda: transport.write(b"x" * 10_000_000), transport.resume_reading]
+    if kind == "gyre":
+        calls += [lambda: transport.write(b"x"), lambda: transport.writelines([b"x", b"y"])]
+    transport.write(b"")
+    for call in [*calls, transport.close]:
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            call()
+    assert transport.is_closing()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        protocol.transport = None
+        transport = None
+        del call, calls, ours
+        gc.collect()
+
+
 def test_loop_closed_with_open_transports(new_loop, peer):
     """Whatever state they are in: descriptors are closed, nothing is called."""
     loop = new_loop()
@@ -88,7 +114,8 @@ def test_loop_closed_with_open_transports(new_loop, peer):
             transport.get_write_buffer_size()
             transport.is_closing()
         if type(transports[0]).__module__.startswith("gyre"):
-            transports[0].write(b"nobody hears it")
+            with pytest.raises(RuntimeError, match="Event loop is closed"):
+                transports[0].write(b"nobody hears it")
         with pytest.raises(RuntimeError, match="Event loop is closed"):
             transports[0].close()
         del transport, transports, protocols[:]
