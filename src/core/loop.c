@@ -172,13 +172,17 @@ gy_loop_land(struct gy_loop *loop, const struct gy_op *first, const struct gy_op
 unsigned
 gy_loop_reap(struct gy_loop *loop)
 {
+    const uint64_t *bytes_in = &loop->counters.bytes_in;
+    uint64_t begin;
     struct gy_event ev;
     unsigned done = 0;
     GY_ASSERT(loop->running);
     GY_ASSERT(!loop->quiet);
     loop->turn++;
     run_work(loop);
-    while (done < GY_REAP_BUDGET_EVENTS && may_go_on(loop) && gy_loop_next_event(loop, &ev)) {
+    begin = *bytes_in;
+    while (done < GY_REAP_BUDGET_EVENTS && *bytes_in - begin < GY_REAP_BUDGET_BYTES &&
+           may_go_on(loop) && gy_loop_next_event(loop, &ev)) {
         if (done++ == 0)
             before_upcalls(loop);
         gy_op_dispatch(loop, &ev);

@@ -30,7 +30,14 @@ struct gy_stream;
 struct gy_stream_send;
 struct gy_listener;
 
-enum { GY_REAP_BUDGET_EVENTS = 1024, GY_WORK_BUDGET = 1024, GY_AHEAD_EVENTS = 32 };
+enum {
+    GY_REAP_BUDGET_EVENTS = 1024,
+    /* What was received waits for the tasks that read it: more than fits into the cache of a core
+     * is fetched from memory again, and a heap that holds it grows and shrinks. */
+    GY_REAP_BUDGET_BYTES = 256 * 1024,
+    GY_WORK_BUDGET = 1024,
+    GY_AHEAD_EVENTS = 32,
+};
 
 struct gy_loop_counters {
     uint64_t ops_submitted;
@@ -140,8 +147,8 @@ void gy_loop_land(struct gy_loop *loop, const struct gy_op *first, const struct 
 /* The next event for dispatch; those of gy_loop_land() come first. */
 bool gy_loop_next_event(struct gy_loop *loop, struct gy_event *ev);
 
-/* Runs the work list and dispatches at most GY_REAP_BUDGET_EVENTS events; stops early when
- * `interrupted` is set.  Returns how many events were dispatched. */
+/* Runs the work list and dispatches at most GY_REAP_BUDGET_EVENTS events; stops early when they
+ * have brought GY_REAP_BUDGET_BYTES or `interrupted` is set.  Returns how many were dispatched. */
 unsigned gy_loop_reap(struct gy_loop *loop);
 
 /* Flushes every dirty stream and every burst of datagrams; the embedder calls it after each

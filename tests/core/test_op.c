@@ -17,6 +17,7 @@ static struct heard heard[FAKE_EVENTS];
 static unsigned heard_count;
 static bool submit_again;
 static bool interrupt;
+static uint64_t bytes_per_event;
 static struct gy_listener *work_order[8];
 static unsigned work_count;
 static struct gy_loop *work_loop;
@@ -38,6 +39,7 @@ gy_listener_on_accept(struct gy_loop *loop, struct gy_op *op, const struct gy_ev
         (struct heard){.op = op, .res = ev->res, .flags = ev->flags, .state = op->state};
     if (submit_again && gy_op_is_idle(op))
         gy_op_submit(loop, op);
+    loop->counters.bytes_in += bytes_per_event;
     loop->interrupted = interrupt;
 }
 
@@ -360,6 +362,22 @@ test_reap_is_bounded_and_stops_when_interrupted(void)
 }
 
 static void
+test_reap_is_bounded_by_bytes(void)
+{
+    struct gy_loop loop;
+    struct gy_op op;
+    start_in_flight(&loop, &op);
+    bytes_per_event = GY_REAP_BUDGET_BYTES / 2 - 1;
+    for (int i = 0; i < 5; i++)
+        fake_push(&op, i, i < 4 ? IORING_CQE_F_MORE : 0, false);
+    CHECK_EQ(gy_loop_reap(&loop), 3);
+    CHECK_EQ(gy_loop_reap(&loop), 2);
+    bytes_per_event = 0;
+    heard_count = 0;
+    fake_loop_end(&loop);
+}
+
+static void
 test_work_runs_once_per_turn_in_order(void)
 {
     struct gy_loop loop;
@@ -497,6 +515,7 @@ static const struct gy_test tests[] = {
     GY_TEST(test_event_of_nobody),
     GY_TEST(test_shortage_of_sqes_keeps_order),
     GY_TEST(test_reap_is_bounded_and_stops_when_interrupted),
+    GY_TEST(test_reap_is_bounded_by_bytes),
     GY_TEST(test_work_runs_once_per_turn_in_order),
     GY_TEST(test_timers_of_the_core_are_served_on_the_way),
     GY_TEST(test_wait_times),
