@@ -316,6 +316,30 @@ def test_shell(loop):
     assert run(loop, main()) == b"42\n"
 
 
+def test_subprocess_shell(loop):
+    class Protocol(asyncio.SubprocessProtocol):
+        def __init__(self):
+            self.data = b""
+            self.ended = loop.create_future()
+
+        def pipe_data_received(self, fd, data):
+            self.data += data
+
+        def connection_lost(self, exc):
+            self.ended.set_result(exc)
+
+    async def main():
+        transport, protocol = await loop.subprocess_shell(
+            Protocol, b"echo out; echo err >&2; exit 4", stdin=None, stderr=STDOUT
+        )
+        assert await protocol.ended is None
+        assert transport.get_pipe_transport(0) is None
+        transport.close()
+        return transport.get_returncode(), protocol.data
+
+    assert run(loop, main()) == (4, b"out\nerr\n")
+
+
 def test_popen_parameters(loop, tmp_path):
     (tmp_path / "here").touch()
     reading, writing = os.pipe()

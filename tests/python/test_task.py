@@ -49,6 +49,27 @@ def test_life(loop, types):
             method(None)
 
 
+def test_done_callbacks(loop, types):
+    seen = []
+
+    async def gives():
+        return "result"
+
+    task = types.Task(gives(), loop=loop)
+    kept, removed = seen.append, lambda task: seen.append("removed")
+    task.add_done_callback(kept)
+    task.add_done_callback(removed)
+    task.add_done_callback(removed)
+    assert task.remove_done_callback(removed) == 2
+    assert task.remove_done_callback(removed) == 0
+    assert loop.run_until_complete(task) == "result"
+    loop.run_until_complete(turn())
+    assert seen == [task]
+    task.add_done_callback(kept)
+    loop.run_until_complete(turn())
+    assert seen == [task, task]
+
+
 def test_exception(loop, types):
     async def main():
         task = types.Task(fail(KeyError("k")), loop=loop)
