@@ -37,6 +37,13 @@ def _parser() -> argparse.ArgumentParser:
 
     p = command("test", "the tests; after --, arguments for pytest alone")
     p.add_argument("--all", action="store_true", help="every Python, ASan, valgrind, refleaks")
+    p.add_argument(
+        "--phase",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="only phases that have this in their name; also twice, and with --all",
+    )
     version(p)
 
     p = command("bench", "the benchmarks; every further argument goes to bench/run.py")
@@ -90,7 +97,7 @@ def _dispatch(args: argparse.Namespace, rest: list[str]) -> int:
         if args.command == "test":
             import dev_test
 
-            return dev_test.main(args.all, args.python, rest)
+            return dev_test.main(args.all, args.python, args.phase, rest)
         if args.command == "lint":
             import dev_lint
 

@@ -45,13 +45,15 @@ exec chroot "$root" "$@"
 """
 
 
-def test(version: str, pytest_args: Sequence[str]) -> int:
+def test(version: str, phases: Sequence[str], pytest_args: Sequence[str]) -> int:
     """./dev test --python X.Y for a Python that this machine does not have."""
-    code, _ = test_counted(version, pytest_args)
+    code, _ = test_counted(version, phases, pytest_args)
     return code
 
 
-def test_counted(version: str, pytest_args: Sequence[str]) -> tuple[int, Count]:
+def test_counted(
+    version: str, phases: Sequence[str], pytest_args: Sequence[str]
+) -> tuple[int, Count]:
     _need_root(version)
     with _one_at_a_time():
         _set_up(version)
@@ -59,6 +61,7 @@ def test_counted(version: str, pytest_args: Sequence[str]) -> tuple[int, Count]:
     tree = _copy_tree()
     inside = Path("/") / tree.relative_to(FORKY)
     argv: list[Arg] = [f"/usr/bin/python{version}", inside / "dev", "test"]
+    argv += [f"--phase={phase}" for phase in phases]
     if pytest_args:
         argv += ["--", *pytest_args]
     closing = tree / "build" / "results" / "test.txt"

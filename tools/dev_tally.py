@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec
 
@@ -44,13 +44,21 @@ class Count:
 
 
 class Tally:
-    """Runs phases one after the other; a phase that fails does not keep the next from running."""
+    """Runs phases one after the other; a phase that fails does not keep the next from running.
 
-    def __init__(self, command: str) -> None:
+    With words, only the phases whose name has one of them.
+    """
+
+    def __init__(self, command: str, words: Sequence[str] = ()) -> None:
         self.command = command
+        self.words = words
         self.rows: list[tuple[str, Count, float]] = []
+        self.left_out: list[str] = []
 
     def phase(self, name: str, run: Callable[P, Count], *args: P.args, **kwargs: P.kwargs) -> None:
+        if self.words and not any(word in name for word in self.words):
+            self.left_out.append(name)
+            return
         head(name)
         begin = time.monotonic()
         try:
@@ -74,8 +82,12 @@ class Tally:
             total.failed += count.failed
             total.skipped += count.skipped
         say(f"all of it took {seconds(sum(row[2] for row in self.rows))}")
+        if self.left_out:
+            say(f"{len(self.left_out)} phases were left out, as --phase says")
         if total.passed + total.failed == 0:
             say("nothing ran, which is a failure")
+            if not self.rows:
+                say("\n".join(["the phases:", *self.left_out]))
             total.failed = 1
         results = BUILD / "results"
         results.mkdir(parents=True, exist_ok=True)

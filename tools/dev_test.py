@@ -40,12 +40,14 @@ ASAN = {
 }
 
 
-def main(every: bool, version: str | None, pytest_args: Sequence[str]) -> int:
+def main(
+    every: bool, version: str | None, phases: Sequence[str], pytest_args: Sequence[str]
+) -> int:
     if version is not None:
         dev_python.check_version(version)
         if dev_python.find(version) is None:
-            return dev_forky.test(version, pytest_args)
-    tally = Tally("test")
+            return dev_forky.test(version, phases, pytest_args)
+    tally = Tally("test", phases)
     default = version or dev_python.DEFAULT
     if pytest_args:
         for backend in BACKENDS:
@@ -241,7 +243,7 @@ def run_conformance(env: Venv, script: Path, backend: str) -> Count:
 
 
 def _forky(version: str) -> Count:
-    code, count = dev_forky.test_counted(version, ())
+    code, count = dev_forky.test_counted(version, (), ())
     if code != 0 and count.failed == 0:
         count.failed, count.note = 1, f"exit status {code}"
     return count
