@@ -7,17 +7,22 @@ the loop with it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import socket
-from asyncio import exceptions
+from asyncio import exceptions, unix_events
 from typing import Any
 
 __all__ = ["SendfileMixin"]
 
 STEP_BYTES = 1 << 20
 PROBE_BYTES = 128 * 1024  # as much as the kernel reads ahead: one page of it stands for all
+
+# Newer releases of 3.13 and later put the file's position to the offset also when nothing was sent.
+_put_back = getattr(unix_events.SelectorEventLoop, "_sock_sendfile_update_filepos", None)
+MOVES_ALWAYS = _put_back is not None and _put_back.__code__.co_argcount == 3
 
 
 def is_in_memory(fd: int, offset: int, count: int) -> bool:
@@ -85,8 +90,9 @@ class SendfileMixin:
                 if count is None or total < count:
                     await self._wait_ready(sock, True)
         finally:
-            if total > 0:
-                os.lseek(fd, offset + total, os.SEEK_SET)
+            if total > 0 or MOVES_ALWAYS:
+                with contextlib.suppress(OSError):  # no file that has a position
+                    os.lseek(fd, offset + total, os.SEEK_SET)
         return total
 
     def _sendfile_step(

@@ -1,6 +1,7 @@
 """loop.sendfile and loop.sock_sendfile, on both loops: what is sent, errors, positions, cancels."""
 
 import asyncio
+import inspect
 import io
 import os
 import socket
@@ -10,6 +11,10 @@ from tcp_tools import drive, spin
 
 SIZE = 5_000_000
 DATA = bytes(range(256)) * (SIZE // 256) + b"tail"
+
+# Where the file stands after nothing was sent: newer releases of asyncio put it to the offset.
+_put_back = asyncio.SelectorEventLoop._sock_sendfile_update_filepos
+MOVES_ALWAYS = "total_sent" not in inspect.signature(_put_back).parameters
 
 
 @pytest.fixture(params=["socket", "transport"])
@@ -93,7 +98,7 @@ def test_nothing_to_send(loop, sender, file, tmp_path):
             assert await send(empty, 10) == 0
         file.seek(7)
         assert await send(file, len(DATA) + 10) == 0
-        assert file.tell() == 7
+        assert file.tell() == (len(DATA) + 10 if MOVES_ALWAYS else 7)
         await end()
 
     drive(loop, main())
