@@ -11,6 +11,7 @@ a read of a stream, whose bytes could not be read again (they wait for the next 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import stat
@@ -467,7 +468,6 @@ class File:
         if self._pending is not None and not self._busy:
             self._pending.cancel()  # a read that nobody waits for
         op = None
-        cancelled = False
         try:
             if self._busy:
                 await self._wait_turn()
@@ -475,25 +475,23 @@ class File:
             try:
                 await self._end()
             finally:
-                cancelled = await self._land()
+                await self._land()
                 op = self._close_descriptor()
                 self._pass_turn()
         finally:
             self._closing = None
         if op is not None:
             await settle(self._loop, op)
-        if cancelled:
-            raise asyncio.CancelledError
 
-    async def _land(self) -> bool:
-        """Until nothing is in flight, cancelled or not (returned): what is in use is not closed."""
-        cancelled = False
+    async def _land(self) -> None:
+        """Until nothing is in flight: what is in use is not closed.
+
+        This is a task of its own that asyncio.run() cancels too at its end.  It goes on, and who
+        waits for the same close() is told that the file is closed, not of that cancel.
+        """
         while self._in_flight:
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait(set(self._in_flight))
-            except asyncio.CancelledError:
-                cancelled = True
-        return cancelled
 
     async def _end(self) -> None:
         """What is to be done before the descriptor is closed; the caller has the turn."""
