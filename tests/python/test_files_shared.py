@@ -52,6 +52,19 @@ class Slow:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
+    async def asked(self):
+        """Until an operation is held: asking for the size, say, takes turns before."""
+        while not self.held:
+            await asyncio.sleep(0)
+
+    async def finish(self, task):
+        """The result of a task whose every operation is let go."""
+        while not task.done():
+            if self.held:
+                await self.let_go()
+            await asyncio.sleep(0)
+        return await task
+
 
 async def soon(coro):
     """A task of it, begun."""
@@ -151,15 +164,12 @@ class TestCancellation:
                     slow = Slow(below, "_fread")
                     for call in (file.read(5), file.read(), file.readline(), file.readlines()):
                         task = await soon(call)
-                        assert slow.held
+                        await slow.asked()
                         await cancelled(task)
                         slow.held.clear()
                         assert await file.tell() == 0
                     task = await soon(file.read(12_000))
-                    for _ in range(5):
-                        if slow.held:
-                            await slow.let_go()
-                    data = await task
+                    data = await slow.finish(task)
                     assert data in ("0123456789" * 1200, b"0123456789" * 1200)
 
         run(main)
@@ -172,15 +182,14 @@ class TestCancellation:
                 await file.read(3)
                 slow = Slow(file, "_fread")
                 task = await soon(file.read())
+                await slow.asked()
                 await slow.let_go()
-                assert slow.held  # it has most, and asks whether that was the end
+                await slow.asked()  # it has most, and asks whether that was the end
                 await cancelled(task)
                 assert await file.tell() == 3
                 del slow.held[:]
                 task = await soon(file.read(5))
-                while not task.done():
-                    await slow.let_go()
-                assert await task == bytes(range(3, 8))
+                assert await slow.finish(task) == bytes(range(3, 8))
 
         run(main)
 

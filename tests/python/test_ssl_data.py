@@ -311,7 +311,9 @@ def test_damage(loop, connect, damage, debug, asyncio_log):
             "header": "WRONG_VERSION_NUMBER",
             "alert": "SSLV3_ALERT_HANDSHAKE_FAILURE",
         }[damage]
-        assert (exc.library, exc.reason) == ("SSL", reason) or damage == "alert"
+        if damage != "alert":
+            assert exc.library == "SSL"
+            assert exc.reason in (reason, "RECORD_LAYER_FAILURE")  # OpenSSL's word from 3.4 on
         assert protocol.events == [("lost", type(exc))]
         await peer.raw_end()
 

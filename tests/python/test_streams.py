@@ -8,6 +8,7 @@ import asyncio
 import collections.abc
 import gc
 import inspect
+import sys
 import types
 import weakref
 
@@ -315,12 +316,13 @@ def test_coroutines_have_weak_references(loop, pair):
     drive(loop, main())
 
 
-def test_stop_iteration_is_no_result(loop, pair):
+def test_stop_iteration_is_no_result(loop, kind, pair):
     async def main():
         reader, writer, _ = await connected(loop, pair)
-        with pytest.raises(RuntimeError, match="coroutine raised StopIteration") as caught:
-            reader.read(5).throw(StopIteration(3))
-        assert type(caught.value.__cause__) is StopIteration
+        if kind == "gyre" or sys.version_info < (3, 14):  # a coroutine that has not begun
+            with pytest.raises(RuntimeError, match="coroutine raised StopIteration") as caught:
+                reader.read(5).throw(StopIteration(3))
+            assert type(caught.value.__cause__) is StopIteration
         reader.set_exception(StopIteration(3))
         with pytest.raises(RuntimeError, match="coroutine raised StopIteration"):
             await reader.readline()
