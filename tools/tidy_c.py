@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("base",),
     ("list", "fault", "trace", "uring_compat"),
     ("prep", "work", "sys"),
-    ("pool",),
+    ("pool", "forkmark"),
     ("probe",),
     ("ring",),
     ("op",),

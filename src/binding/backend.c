@@ -1,7 +1,10 @@
 /* backend.c: the choice of the kernel interface, and probe(), which reports on one.
  *
  * auto takes io_uring where the kernel allows it, else epoll.  With GYRE_BACKEND=epoll no call of
- * io_uring is ever made: some sandboxes kill a process that tries one. */
+ * io_uring is ever made: some sandboxes kill a process that tries one.
+ *
+ * A refusal is known when the first loop of a process is made.  The rings of later loops are set up
+ * by their first run, where memory or descriptors may be wanting. */
 #include "backend.h"
 #include "loop.h"
 
@@ -115,12 +118,13 @@ report_fallback(const char *text)
 int
 gpy_backend_init_core(struct gpy_loop *loop, PyObject *argument)
 {
-    struct gy_ring_options options = {0};
+    struct gy_ring_options options = {.late = true};
     enum backend backend;
     char text[EXPLANATION_BYTES];
     int err;
     if (choose(argument, &backend) < 0 || read_features(&options.features_off) < 0)
         return -1;
+    loop->backend_auto = backend == BACKEND_AUTO;
     if (backend != BACKEND_EPOLL) {
         err = init_on_uring(&loop->core, &options, text);
         if (err == 0)
@@ -134,6 +138,48 @@ gpy_backend_init_core(struct gpy_loop *loop, PyObject *argument)
     }
     err = gy_loop_init(&loop->core, &options, gy_ring_epoll_create);
     return err < 0 ? refuse_epoll(loop->state, err) : 0;
+}
+
+/* The first run could not begin: the ring was to be set up now.  0: it runs on epoll. */
+static GY_COLD int
+begin_refused(struct gpy_loop *loop, int err)
+{
+    char text[EXPLANATION_BYTES];
+    if (loop->core.ring_create != gy_ring_uring_create)
+        return refuse_epoll(loop->state, err);
+    gy_probe_explain(err, GY_PROBE_SETUP, text, sizeof text);
+    if (!loop->backend_auto) {
+        PyErr_SetString(loop->state->backend_error, text);
+        return -1;
+    }
+    err = gy_loop_use_ring(&loop->core, gy_ring_epoll_create);
+    if (err < 0)
+        return refuse_epoll(loop->state, err);
+    loop->in_run = true; /* a handler of the log can neither run nor close the loop */
+    err = report_fallback(text);
+    loop->in_run = false;
+    if (err < 0)
+        return -1;
+    err = gy_loop_begin(&loop->core);
+    return err < 0 ? refuse_epoll(loop->state, err) : 0;
+}
+
+int
+gpy_backend_begin(struct gpy_loop *loop)
+{
+    int err = gy_loop_begin(&loop->core);
+    if (GY_LIKELY(err == 0))
+        return 0;
+    if (!loop->core.enabled && err != -ECHILD && err != -EBUSY)
+        return begin_refused(loop, err);
+    return gpy_backend_broke(err);
+}
+
+int
+gpy_backend_broke(int err)
+{
+    PyErr_Format(PyExc_OSError, "the event loop's kernel ring failed: %s", strerror(-err));
+    return -1;
 }
 
 /* ---- probe() ---- */

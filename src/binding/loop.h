@@ -32,6 +32,7 @@ struct gpy_loop {
     uint32_t turns;
     uint8_t recv_policy; /* enum gy_recv_policy of new streams */
     bool udp_offload;    /* new UDP transports use segmentation offload where the kernel has it */
+    bool backend_auto;   /* nobody asked for a backend: the first run may change it            */
     bool busy;           /* a callback is running: small writes may wait for its end           */
     unsigned long thread_id; /* of the running thread, 0 while stopped (asyncio's _thread_id) */
     PyObject *slow_callback_duration; /* what the user set */

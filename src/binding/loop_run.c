@@ -5,6 +5,7 @@
  *
  * What these schedule runs in the next turn.  That is asyncio's order: its selector fills the ready
  * queue with events and then timers, behind what was ready, before it runs any of it. */
+#include "backend.h"
 #include "call.h"
 #include "handle.h"
 #include "loop.h"
@@ -191,14 +192,6 @@ wait_deadline(struct gpy_loop *self, int64_t *deadline_ns)
 }
 
 static int
-core_error(struct gpy_loop *self, int err)
-{
-    errno = -err;
-    PyErr_Format(PyExc_OSError, "the event loop's kernel ring failed: %s", strerror(-err));
-    return -1;
-}
-
-static int
 turn_wait(struct gpy_loop *self)
 {
     int64_t deadline_ns;
@@ -214,7 +207,7 @@ turn_wait(struct gpy_loop *self)
     Py_END_ALLOW_THREADS
     gy_loop_finish_wait(&self->core);
     if (GY_UNLIKELY(rc < 0 && rc != -EINTR && rc != -ETIME))
-        return core_error(self, rc);
+        return gpy_backend_broke(rc);
     return 0;
 }
 
@@ -230,7 +223,7 @@ turn_poll(struct gpy_loop *self)
         look = self->turns++ % TURNS_PER_POLL == 0;
         rc = gy_loop_poll(&self->core, look);
         if (GY_UNLIKELY(rc < 0 && rc != -EINTR && rc != -ETIME))
-            return core_error(self, rc);
+            return gpy_backend_broke(rc);
         rc = 0;
     } else {
         rc = turn_wait(self);
@@ -274,11 +267,8 @@ run_begin(struct gpy_loop *self)
         PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
         return -1;
     }
-    int err = gy_loop_begin(&self->core);
-    if (err < 0) {
-        (void)core_error(self, err);
+    if (gpy_backend_begin(self) < 0)
         return -1;
-    }
     self->in_run = true;
     self->busy = true;
     self->current.loop = (PyObject *)self;

@@ -19,6 +19,7 @@
 #define GY_LOOP_H
 
 #include "bufgroup.h"
+#include "forkmark.h"
 #include "op.h"
 #include "ring.h"
 #include "spin.h"
@@ -60,9 +61,9 @@ struct gy_loop {
     bool interrupted;     /* set by the embedder in an upcall: reap stops after it */
     bool enabled;         /* the ring is bound to `thread`                         */
     bool closed;
-    bool sqe_shortage;        /* the last flush left ops behind: wait shortly, try again  */
-    volatile char *fork_flag; /* one byte in a MADV_WIPEONFORK page: 0 in a child      */
-    uint64_t thread_id;       /* gy_sys_thread_id() of the thread that enabled the ring   */
+    bool sqe_shortage; /* the last flush left ops behind: wait shortly, try again  */
+    struct gy_forkmark forkmark;
+    uint64_t thread_id; /* gy_sys_thread_id() of the thread that enabled the ring   */
     struct gy_ring_options ring_options;
     int (*ring_create)(const struct gy_ring_options *options, struct gy_ring **out);
     struct gy_list pending;   /* QUEUED ops                                            */
@@ -95,8 +96,13 @@ struct gy_loop {
 int gy_loop_init(struct gy_loop *loop, const struct gy_ring_options *options,
                  int (*create)(const struct gy_ring_options *options, struct gy_ring **out));
 /* 0 or -errno: the ring is bound to this thread and may be entered.  -EBUSY: already running, or an
- * op that would not end in the last quiesce is still held by the ring of another thread. */
+ * op that would not end in the last quiesce is still held by the ring of another thread.  After any
+ * other error the loop is as it was, and may begin later. */
 int gy_loop_begin(struct gy_loop *loop);
+/* Of a loop that has never begun: another ring, for one that could not be set up.  0 or -errno, and
+ * nothing has changed. */
+int gy_loop_use_ring(struct gy_loop *loop,
+                     int (*create)(const struct gy_ring_options *options, struct gy_ring **out));
 /* Cancels everything in flight and reaps, without upcalls, until nothing is; what is still wanted
  * goes back to `pending`.  Bounded by `limit_ns`; returns the number of ops that would not end
  * (they stay in flight). */
@@ -106,11 +112,11 @@ uint32_t gy_loop_quiesce(struct gy_loop *loop, int64_t limit_ns);
  */
 void gy_loop_close(struct gy_loop *loop);
 
-/* True in a child of fork() that inherited the loop.  One byte read. */
+/* True in a child of fork() that inherited the loop.  One word read. */
 static inline bool
 gy_loop_forked(const struct gy_loop *loop)
 {
-    return *loop->fork_flag == 0;
+    return gy_forkmark_differs(&loop->forkmark);
 }
 
 /* The clock of the ring; also after gy_loop_close. */

@@ -12,20 +12,15 @@
 #include <string.h>
 
 enum {
-    FORK_FLAG_BYTES = 4096,
     QUIESCE_STEP_NS = 10 * 1000 * 1000, /* one wait within a quiesce                  */
     QUIESCE_ERRORS_MAX = 3,             /* in a row; then the ring is taken for broken */
 };
 #define CLOSE_LIMIT_NS GY_NS_PER_SECOND
 
-/* What fork_flag points to when the page is gone. */
-static volatile char not_forked = 1;
-
 int
 gy_loop_init(struct gy_loop *loop, const struct gy_ring_options *options,
              int (*create)(const struct gy_ring_options *options, struct gy_ring **out))
 {
-    char *flag;
     int err;
     memset(loop, 0, sizeof *loop);
     gy_list_init(&loop->pending);
@@ -38,14 +33,12 @@ gy_loop_init(struct gy_loop *loop, const struct gy_ring_options *options,
     gy_bufgroup_init(&loop->buffers);
     loop->ring_options = *options;
     loop->ring_create = create;
-    flag = gy_map_wiped_on_fork(FORK_FLAG_BYTES);
-    if (flag == NULL)
-        return -ENOMEM;
-    *flag = 1;
-    loop->fork_flag = flag;
+    err = gy_forkmark_init(&loop->forkmark);
+    if (err < 0)
+        goto fail;
     err = gy_wakeup_init(&loop->wakeup);
     if (err < 0)
-        goto fail_flag;
+        goto fail;
     err = create(options, &loop->ring);
     if (err < 0)
         goto fail_wakeup;
@@ -54,9 +47,8 @@ gy_loop_init(struct gy_loop *loop, const struct gy_ring_options *options,
 
 fail_wakeup:
     gy_wakeup_deinit(&loop->wakeup);
-fail_flag:
-    gy_unmap(flag, FORK_FLAG_BYTES);
-    loop->fork_flag = &not_forked;
+fail:
+    gy_forkmark_clear(&loop->forkmark);
     loop->closed = true;
     return err;
 }
@@ -76,7 +68,9 @@ replace_ring(struct gy_loop *loop)
     err = loop->ring_create(&loop->ring_options, &ring);
     if (err < 0)
         return err;
-    err = gy_bufgroup_rebind(&loop->buffers, ring);
+    err = ring->ops->enable(ring);
+    if (err == 0)
+        err = gy_bufgroup_rebind(&loop->buffers, ring);
     if (err < 0) {
         ring->ops->destroy(ring, false);
         return err;
@@ -85,32 +79,54 @@ replace_ring(struct gy_loop *loop)
     old->ops->destroy(old, false);
     loop->ring = ring;
     loop->features = ring->features;
-    loop->enabled = false;
+    return 0;
+}
+
+/* Makes sure that this thread may enter the ring. */
+static int
+bind_ring(struct gy_loop *loop, uint64_t thread_id)
+{
+    int err;
+    if (loop->enabled && loop->thread_id == thread_id)
+        return 0;
+    err = loop->enabled ? replace_ring(loop) : loop->ring->ops->enable(loop->ring);
+    if (err < 0)
+        return err;
+    loop->enabled = true;
+    loop->thread_id = thread_id;
+    return 0;
+}
+
+int
+gy_loop_use_ring(struct gy_loop *loop,
+                 int (*create)(const struct gy_ring_options *options, struct gy_ring **out))
+{
+    struct gy_ring *ring;
+    int err;
+    GY_ASSERT(!loop->enabled && !loop->closed);
+    GY_ASSERT(loop->inflight == 0);
+    err = create(&loop->ring_options, &ring);
+    if (err < 0)
+        return err;
+    loop->ring->ops->destroy(loop->ring, gy_loop_forked(loop));
+    loop->ring_create = create;
+    loop->ring = ring;
+    loop->features = ring->features;
     return 0;
 }
 
 int
 gy_loop_begin(struct gy_loop *loop)
 {
-    uint64_t thread_id = gy_sys_thread_id();
     int err;
     GY_ASSERT(!loop->closed);
     if (gy_loop_forked(loop))
         return -ECHILD;
     if (loop->running)
         return -EBUSY;
-    if (loop->enabled && loop->thread_id != thread_id) {
-        err = replace_ring(loop);
-        if (err < 0)
-            return err;
-    }
-    if (!loop->enabled) {
-        err = loop->ring->ops->enable(loop->ring);
-        if (err < 0)
-            return err;
-        loop->enabled = true;
-        loop->thread_id = thread_id;
-    }
+    err = bind_ring(loop, gy_sys_thread_id());
+    if (err < 0)
+        return err;
     loop->running = true;
     loop->quiet = false;
     loop->interrupted = false;
@@ -211,6 +227,5 @@ gy_loop_close(struct gy_loop *loop)
     gy_free(loop->scratch);
     loop->scratch = NULL;
     gy_wakeup_deinit(&loop->wakeup);
-    gy_unmap((void *)(uintptr_t)loop->fork_flag, FORK_FLAG_BYTES);
-    loop->fork_flag = &not_forked;
+    gy_forkmark_clear(&loop->forkmark);
 }

@@ -38,7 +38,7 @@ struct gy_ring_counters {
 struct gy_ring_ops {
     const char *name; /* "io_uring", "epoll", "sim" */
 
-    /* Binds the ring to the calling thread; called once, before the first enter.  0 or -errno. */
+    /* Binds the ring to the calling thread; succeeds once, before the first enter.  0 or -errno. */
     int (*enable)(struct gy_ring *ring);
     /* Ends the ring.  `forked`: called in a child of fork(): release this process's mappings and
      * descriptor only, touch nothing that is shared with the parent. */
@@ -106,6 +106,7 @@ struct gy_ring_options {
     uint32_t sq_entries;   /* 0: default 256 */
     uint32_t cq_entries;   /* 0: default 1024 */
     uint32_t features_off; /* bits to switch off */
+    bool late;             /* enable may set up what it takes, and fail for want of it */
 };
 
 /* Threads of the kernel's that work for one ring, of each kind: those for regular files and paths
@@ -113,7 +114,8 @@ struct gy_ring_options {
 enum { GY_URING_WORKERS_MAX = 8 };
 
 /* Creates a disabled io_uring ring; -ENOMEM is retried with smaller queues.  0 and *out, or -errno.
- * Its memory is MADV_DONTFORK and its descriptor close-on-exec. */
+ * Its memory is MADV_DONTFORK and its descriptor close-on-exec.  With options->late the process's
+ * second ring and those after it are set up by enable: a loop that never runs costs none. */
 int gy_ring_uring_create(const struct gy_ring_options *options, struct gy_ring **out);
 
 /* Creates a ring that executes the same SQEs by epoll and plain system calls.  0 and *out, or

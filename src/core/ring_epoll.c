@@ -24,7 +24,6 @@ enum {
     SQ_ENTRIES_MAX = 32768,
     EVENT_CAPACITY_MIN = 256,
     EVENTS_PER_WAIT = 256, /* the others are first in the next one */
-    FORK_FLAG_BYTES = 4096,
     NS_PER_MS = 1000 * 1000,
     /* A loop that is kept busy by callbacks does not learn from memory whether something happened:
      * it looks when this much time has gone.  The clock is read every few questions only. */
@@ -270,7 +269,7 @@ epoll_close(struct gy_ring *ring, int fd)
 {
     struct gy_epoll *epoll = epoll_of(ring);
     /* A child of fork() would take the descriptor out of its parent's epoll. */
-    if (GY_LIKELY(*epoll->fork_flag != 0))
+    if (GY_LIKELY(!gy_forkmark_differs(&epoll->forkmark)))
         gy_epoll_watch_close(epoll, fd);
     gy_sys_close(fd);
 }
@@ -285,8 +284,6 @@ epoll_enable(struct gy_ring *ring)
 static void
 free_memory(struct gy_epoll *epoll)
 {
-    if (epoll->fork_flag != NULL)
-        gy_unmap((void *)(uintptr_t)epoll->fork_flag, FORK_FLAG_BYTES);
     gy_epoll_requests_deinit(epoll);
     gy_free(epoll->watches);
     gy_free(epoll->events);
@@ -345,12 +342,10 @@ allocate(struct gy_epoll *epoll)
 {
     epoll->sqes = gy_alloc(epoll->sq_entries * sizeof *epoll->sqes);
     epoll->events = gy_alloc(EVENT_CAPACITY_MIN * sizeof *epoll->events);
-    epoll->fork_flag = gy_map_wiped_on_fork(FORK_FLAG_BYTES);
-    if (epoll->sqes == NULL || epoll->events == NULL || epoll->fork_flag == NULL)
+    if (epoll->sqes == NULL || epoll->events == NULL)
         return -ENOMEM;
     epoll->event_capacity = EVENT_CAPACITY_MIN;
-    *epoll->fork_flag = 1;
-    return 0;
+    return gy_forkmark_init(&epoll->forkmark);
 }
 
 int

@@ -11,6 +11,7 @@
 #ifndef GY_RING_EPOLL_H
 #define GY_RING_EPOLL_H
 
+#include "forkmark.h"
 #include "list.h"
 #include "pool.h"
 #include "ring.h"
@@ -54,7 +55,7 @@ struct gy_epoll_watch {
 struct gy_epoll {
     struct gy_ring base;
     int epoll_fd;
-    volatile char *fork_flag; /* 0 in a forked child, whose epoll descriptor is the parent's too */
+    struct gy_forkmark forkmark; /* a forked child shares the epoll descriptor of its parent */
     /* submissions */
     struct io_uring_sqe *sqes;
     uint32_t sq_entries; /* a power of two; head and tail run freely */

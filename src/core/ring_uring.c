@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <liburing.h>
+#include <stdatomic.h>
 #include <string.h>
 
 enum {
@@ -38,6 +39,9 @@ struct buffer_group {
     uint16_t id;
 };
 
+/* Rings of the full size can be made here, as far as the process knows. */
+static atomic_bool made_one;
+
 struct uring {
     struct gy_ring base;
     struct io_uring ring;
@@ -47,6 +51,10 @@ struct uring {
     unsigned wait_flags;    /* those of an enter that waits                           */
     uint32_t enters_in_run; /* up to REGISTER_AFTER_ENTERS                            */
     bool registered;
+    bool there;    /* it is set up                                            */
+    bool disabled; /* and has to be enabled                                   */
+    uint32_t sq_entries;
+    uint32_t cq_entries;
     struct buffer_group groups[BUFFER_GROUPS_MAX];
 };
 
@@ -393,6 +401,77 @@ uring_close(struct gy_ring *ring, int fd)
 
 /* ---- life ---- */
 
+/* The queues of all rings of a user count against RLIMIT_MEMLOCK, so smaller ones may still fit. */
+static int
+setup_queues(struct uring *uring, unsigned flags)
+{
+    uint32_t sq_entries = uring->sq_entries;
+    uint32_t cq_entries = uring->cq_entries;
+    int err;
+    if (cq_entries < sq_entries)
+        cq_entries = sq_entries; /* the kernel takes no less */
+    for (;;) {
+        struct io_uring_params params = {.flags = flags, .cq_entries = cq_entries};
+        err = GY_FAULT(RING);
+        if (err == 0)
+            err = io_uring_queue_init_params(sq_entries, &uring->ring, &params);
+        if (err != -ENOMEM || sq_entries <= SQ_ENTRIES_MIN)
+            return err;
+        sq_entries /= 2;
+        cq_entries = cq_entries / 2 > sq_entries ? cq_entries / 2 : sq_entries;
+    }
+}
+
+/* We publish SQEs in the order of the array, so its entries are set once and never again.  A ring
+ * without the array, which a newer liburing may ask for by itself, has none to set. */
+static void
+fill_sq_array(struct uring *uring)
+{
+    unsigned *array = uring->ring.sq.array;
+    if (array == NULL || (uring->ring.flags & IORING_SETUP_NO_SQARRAY))
+        return;
+    for (unsigned i = 0; i < uring->ring.sq.ring_entries; i++)
+        array[i] = i;
+}
+
+/* Makes the ring: one that this thread may enter at once, or one that is to be enabled. */
+static int
+set_up(struct uring *uring, bool disabled)
+{
+    unsigned flags = GY_URING_SETUP_FLAGS;
+    int err;
+    GY_ASSERT(!uring->there);
+    if (!disabled)
+        flags &= ~(unsigned)IORING_SETUP_R_DISABLED;
+    if (uring->base.features & GY_FEAT_NO_SQARRAY)
+        flags |= IORING_SETUP_NO_SQARRAY;
+    err = setup_queues(uring, flags);
+    if (err < 0)
+        return err;
+    err = io_uring_ring_dontfork(&uring->ring);
+    if (err < 0) {
+        io_uring_queue_exit(&uring->ring);
+        return err;
+    }
+    fill_sq_array(uring);
+    uring->enter_fd = uring->ring.ring_fd;
+    uring->there = true;
+    uring->disabled = disabled;
+    atomic_store_explicit(&made_one, true, memory_order_relaxed);
+    return 0;
+}
+
+/* Not io_uring_enable_rings(): liburing 2.3 declares it and does not export it. */
+static int
+enable_rings(struct uring *uring)
+{
+    int err = GY_FAULT(RING);
+    if (err == 0)
+        err =
+            io_uring_register((unsigned)uring->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    return err < 0 ? err : 0;
+}
+
 /* Threads of the kernel's, for what it cannot do without blocking.  They are this thread's: only
  * now is it known.  A kernel that refuses has its own limits. */
 static void
@@ -407,14 +486,15 @@ static int
 uring_enable(struct gy_ring *ring)
 {
     struct uring *uring = uring_of(ring);
-    int err = GY_FAULT(RING);
+    int err = 0;
     GY_ASSERT(uring->owner_thread == 0);
-    /* Not io_uring_enable_rings(): liburing 2.3 declares it and does not export it. */
-    if (err == 0)
-        err =
-            io_uring_register((unsigned)uring->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    if (!uring->there)
+        err = set_up(uring, false);
+    else if (uring->disabled)
+        err = enable_rings(uring);
     if (err < 0)
         return err;
+    uring->disabled = false;
     uring->owner_thread = gy_sys_thread_id();
     limit_workers(uring);
     return 0;
@@ -428,12 +508,14 @@ uring_destroy(struct gy_ring *ring, bool forked)
         /* The mappings were not inherited, and their addresses may be in use again.  Closing the
          * inherited descriptor is harmless to the parent, and needed: it keeps the files of the
          * parent's operations open. */
-        gy_sys_close(uring->ring.ring_fd);
+        if (uring->there)
+            gy_sys_close(uring->ring.ring_fd);
         gy_free(uring);
         return;
     }
     unregister_descriptor(uring);
-    io_uring_queue_exit(&uring->ring);
+    if (uring->there)
+        io_uring_queue_exit(&uring->ring);
     for (unsigned i = 0; i < BUFFER_GROUPS_MAX; i++) {
         if (uring->groups[i].entries != NULL)
             gy_unmap(uring->groups[i].entries, uring->groups[i].map_bytes);
@@ -472,71 +554,29 @@ static const struct gy_ring_ops uring_ops = {
     .now_ns = gy_ring_plain_now_ns,
 };
 
-/* The queues of all rings of a user count against RLIMIT_MEMLOCK, so smaller ones may still fit. */
-static int
-setup_queues(struct uring *uring, uint32_t sq_entries, uint32_t cq_entries, unsigned flags)
-{
-    int err;
-    if (cq_entries < sq_entries)
-        cq_entries = sq_entries; /* the kernel takes no less */
-    for (;;) {
-        struct io_uring_params params = {.flags = flags, .cq_entries = cq_entries};
-        err = GY_FAULT(RING);
-        if (err == 0)
-            err = io_uring_queue_init_params(sq_entries, &uring->ring, &params);
-        if (err != -ENOMEM || sq_entries <= SQ_ENTRIES_MIN)
-            return err;
-        sq_entries /= 2;
-        cq_entries = cq_entries / 2 > sq_entries ? cq_entries / 2 : sq_entries;
-    }
-}
-
-/* We publish SQEs in the order of the array, so its entries are set once and never again.  A ring
- * without the array, which a newer liburing may ask for by itself, has none to set. */
-static void
-fill_sq_array(struct uring *uring)
-{
-    unsigned *array = uring->ring.sq.array;
-    if (array == NULL || (uring->ring.flags & IORING_SETUP_NO_SQARRAY))
-        return;
-    for (unsigned i = 0; i < uring->ring.sq.ring_entries; i++)
-        array[i] = i;
-}
-
 int
 gy_ring_uring_create(const struct gy_ring_options *options, struct gy_ring **out)
 {
     struct uring *uring;
     enum gy_probe_stage stage;
     uint32_t features;
-    unsigned flags = GY_URING_SETUP_FLAGS;
     int err = gy_probe_uring(&features, &stage);
     if (err < 0)
         return err;
-    features = gy_features_effective(features, options->features_off);
-    if (features & GY_FEAT_NO_SQARRAY)
-        flags |= IORING_SETUP_NO_SQARRAY;
     uring = gy_alloc(sizeof *uring);
     if (uring == NULL)
         return -ENOMEM;
-    err = setup_queues(uring, options->sq_entries ? options->sq_entries : SQ_ENTRIES_DEFAULT,
-                       options->cq_entries ? options->cq_entries : CQ_ENTRIES_DEFAULT, flags);
-    if (err < 0)
-        goto fail_memory;
-    err = io_uring_ring_dontfork(&uring->ring);
-    if (err < 0)
-        goto fail_ring;
-    fill_sq_array(uring);
     uring->base.ops = &uring_ops;
-    uring->base.features = features;
-    uring->enter_fd = uring->ring.ring_fd;
-    uring->wait_flags = features & GY_FEAT_NO_IOWAIT ? IORING_ENTER_NO_IOWAIT : 0;
+    uring->base.features = gy_features_effective(features, options->features_off);
+    uring->sq_entries = options->sq_entries ? options->sq_entries : SQ_ENTRIES_DEFAULT;
+    uring->cq_entries = options->cq_entries ? options->cq_entries : CQ_ENTRIES_DEFAULT;
+    uring->wait_flags = uring->base.features & GY_FEAT_NO_IOWAIT ? IORING_ENTER_NO_IOWAIT : 0;
+    if (!options->late || !atomic_load_explicit(&made_one, memory_order_relaxed))
+        err = set_up(uring, true);
+    if (err < 0) {
+        gy_free(uring);
+        return err;
+    }
     *out = &uring->base;
     return 0;
-
-fail_ring:
-    io_uring_queue_exit(&uring->ring);
-fail_memory:
-    gy_free(uring);
-    return err;
 }

@@ -544,6 +544,45 @@ test_new_ring_fails(void)
 #endif
 }
 
+/* A ring that cannot be set up leaves a loop that begins later, or on another ring, with what was
+ * submitted meanwhile. */
+static void
+test_begin_fails(void)
+{
+#if GY_FAULTS
+    gy_test_need_ring();
+    for (int other = 0; other < 2; other++) {
+        struct gy_ring_options options = gy_test_options();
+        struct gy_loop loop;
+        struct watch watch;
+        int fd = eventfd(1, EFD_CLOEXEC);
+        options.late = true;
+        for (int i = 0; i < 2; i++) {
+            CHECK_EQ(gy_loop_init(&loop, &options, gy_test_create), 0);
+            if (i == 0)
+                gy_loop_close(&loop); /* the first one's ring is there at once */
+        }
+        watch_start(&loop, &watch, fd);
+        gy_fault_arm(GY_FAULT_RING, 1, -EMFILE);
+        CHECK_EQ(gy_loop_begin(&loop), -EMFILE);
+        CHECK(!loop.running && !loop.enabled);
+        CHECK_EQ(gy_loop_now_ns(&loop) > 0, 1);
+        if (other) {
+            gy_fault_arm(GY_FAULT_ALLOC, 1, -ENOMEM);
+            CHECK_EQ(gy_loop_use_ring(&loop, gy_ring_epoll_create), -ENOMEM);
+            CHECK_EQ(gy_loop_use_ring(&loop, gy_ring_epoll_create), 0);
+            CHECK_EQ(strcmp(loop.ring->ops->name, "epoll"), 0);
+        }
+        CHECK_EQ(gy_loop_begin(&loop), 0);
+        TURN_UNTIL(&loop, watch.calls == 1);
+        gy_test_loop_end(&loop);
+        close(fd);
+    }
+#else
+    SKIP("built without fault injection");
+#endif
+}
+
 static const struct gy_test tests[] = {
     GY_TEST(test_poll_timer_wakeup_turn),
     GY_TEST(test_waits),
@@ -559,5 +598,6 @@ static const struct gy_test tests[] = {
     GY_TEST(test_nth_failure),
     GY_TEST(test_nth_passing_failure),
     GY_TEST(test_new_ring_fails),
+    GY_TEST(test_begin_fails),
 };
 GY_TEST_MAIN(tests)

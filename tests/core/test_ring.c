@@ -511,6 +511,40 @@ test_creation_fails_in_each_way(void)
 #endif
 }
 
+/* The first ring of a process is set up when it is made, so that a refusal is known then; a later
+ * one, if its maker says so, when it is enabled. */
+static void
+test_set_up_by_enable(void)
+{
+    struct gy_ring_options options = gy_test_options();
+    struct gy_ring *first = NULL;
+    struct gy_ring *ring = NULL;
+    unsigned descriptors;
+    options.late = true;
+    gy_test_need_uring();
+    descriptors = gy_test_open_descriptors();
+    CHECK_EQ(gy_ring_uring_create(&options, &first), 0);
+    CHECK_EQ(gy_test_open_descriptors(), descriptors + 1);
+    first->ops->destroy(first, false);
+
+    CHECK_EQ(gy_ring_uring_create(&options, &ring), 0);
+    CHECK_EQ(gy_test_open_descriptors(), descriptors);
+    ring->ops->destroy(ring, false); /* it never was */
+    CHECK_EQ(gy_ring_uring_create(&options, &ring), 0);
+    ring->ops->destroy(ring, true);
+    CHECK_EQ(gy_ring_uring_create(&options, &ring), 0);
+#if GY_FAULTS
+    gy_fault_arm(GY_FAULT_RING, 1, -EMFILE);
+    CHECK_EQ(ring->ops->enable(ring), -EMFILE);
+    CHECK_EQ(gy_test_open_descriptors(), descriptors);
+#endif
+    CHECK_EQ(ring->ops->enable(ring), 0);
+    CHECK_EQ(gy_test_open_descriptors(), descriptors + 1);
+    enter_many(ring, 100);
+    ring->ops->destroy(ring, false);
+    CHECK_EQ(gy_test_open_descriptors(), descriptors);
+}
+
 /* Features that the profile takes away are gone, and so is what needs them. */
 static void
 test_features_off(void)
@@ -543,6 +577,7 @@ static const struct gy_test tests[] = {
     GY_TEST(test_refused_submissions_are_kept),
     GY_TEST(test_full_queue_that_the_kernel_refuses),
     GY_TEST(test_creation_fails_in_each_way),
+    GY_TEST(test_set_up_by_enable),
     GY_TEST(test_features_off),
 };
 GY_TEST_MAIN(tests)

@@ -188,6 +188,39 @@ test_memory_over_fork(void)
     CHECK(gy_map((size_t)1 << 62) == NULL);
 }
 
+/* Each process of a family makes marks that are its own. */
+static void
+test_forkmarks(void)
+{
+    struct gy_forkmark marks[3];
+    struct gy_forkmark same;
+    int status = 0;
+    gy_forkmark_clear(&same);
+    CHECK_EQ(gy_forkmark_init(&marks[0]), 0);
+    for (int depth = 1; depth < 3; depth++) {
+        pid_t pid = fork();
+        if (pid != 0) {
+            CHECK_EQ(waitpid(pid, &status, 0), pid);
+            CHECK_EQ(status, 0);
+            CHECK_EQ(gy_forkmark_init(&same), 0);
+            CHECK(same.word == marks[0].word && same.value == marks[depth - 1].value);
+            for (int i = 0; i < depth; i++)
+                CHECK_EQ(gy_forkmark_differs(&marks[i]), i != depth - 1);
+            if (depth > 1)
+                exit(0);
+            return;
+        }
+        CHECK(!gy_forkmark_differs(&same));
+        for (int made = 0; made < 2; made++) {
+            for (int i = 0; i < depth; i++)
+                CHECK(gy_forkmark_differs(&marks[i]));
+            CHECK_EQ(gy_forkmark_init(&marks[depth]), 0);
+            CHECK(!gy_forkmark_differs(&marks[depth]));
+        }
+    }
+    exit(0);
+}
+
 static void
 test_faults(void)
 {
@@ -298,6 +331,7 @@ static const struct gy_test tests[] = {
     GY_TEST(test_files),
     GY_TEST(test_thread_ids),
     GY_TEST(test_memory_over_fork),
+    GY_TEST(test_forkmarks),
     GY_TEST(test_faults),
     GY_TEST(test_trace_shows_the_last_events),
     GY_TEST(test_assertion_aborts_with_a_trace),

@@ -47,10 +47,11 @@ REFUSALS = [
 KILL = 0x80000000
 
 
-def under_seccomp(call, error, code, **options):
+def under_seccomp(call, error, code, before="", **options):
     """Runs code where a seccomp filter answers this call of io_uring with an error."""
     number = IO_URING[call]
-    text = f"{SECCOMP}\nforbid({number}, {error})\n" + textwrap.dedent(code)
+    begin = SECCOMP + textwrap.dedent(before)
+    text = f"{begin}\nforbid({number}, {error})\n" + textwrap.dedent(code)
     done = script(text, **{"GYRE_BACKEND": "", **options})
     if done.returncode == 77:
         pytest.skip("seccomp filters cannot be installed here")
@@ -244,6 +245,171 @@ class TestDoctor:
         assert "localhostProfile: gyre.json" in done.stdout
 
 
+@pytest.mark.only("gyre")
+@pytest.mark.skipif(os.environ.get("GYRE_BACKEND") == "epoll", reason="about io_uring")
+class TestFirstRun:
+    """The rings of later loops are set up by their first run, and may be refused there."""
+
+    def run(self, code, **options):
+        done = script(textwrap.dedent(code), **{"GYRE_BACKEND": "", **options})
+        if done.returncode == 77:
+            pytest.skip("io_uring is refused here")
+        return done
+
+    BEGIN = """
+        import asyncio, gc, os, resource, sys, threading, warnings
+        import gyre
+        first = gyre.new_event_loop()
+        if first.backend != "io_uring":
+            sys.exit(77)
+        first.close()
+        open_files = lambda: len(os.listdir("/proc/self/fd")) - 1
+        before = open_files()
+        def spare(count):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (count, 4096))
+    """
+
+    def test_a_loop_that_never_runs_has_no_ring(self, kind):
+        done = self.run(
+            self.BEGIN
+            + """
+        loop = gyre.new_event_loop()
+        assert loop.backend == "io_uring" and loop.stats()["enters"] == 0
+        assert open_files() == before + 1  # the eventfd
+        loop.call_soon(print, "never")
+        loop.call_later(1, print, "never")
+        loop.call_soon_threadsafe(print, "never")
+        loop.close()
+        assert loop.backend is None and open_files() == before
+        warnings.simplefilter("ignore")
+        for _ in range(3):
+            loop = gyre.new_event_loop()
+            loop.itself = loop
+            del loop
+        gc.collect()
+        assert open_files() == before
+        """
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_before_the_first_run(self, kind):
+        """What is asked for before it is done in it: in another thread, woken by a third."""
+        done = self.run(
+            self.BEGIN
+            + """
+        def run():
+            loop.run_forever()
+            print(loop.backend, seen)
+        loop, seen = gyre.new_event_loop(), []
+        reader, writer = os.pipe()
+        def ready():
+            seen.append(os.read(reader, 9))
+            loop.remove_reader(reader)
+        loop.add_reader(reader, ready)
+        loop.call_soon_threadsafe(seen.append, "early")
+        os.write(writer, b"read")
+        runner = threading.Thread(target=run)
+        runner.start()
+        while len(seen) < 2:
+            pass
+        loop.call_soon_threadsafe(loop.stop)
+        runner.join()
+        loop.call_soon(loop.stop)
+        run()
+        loop.close()
+        """
+        )
+        assert done.stdout == "io_uring ['early', b'read']\n" * 2, done.stderr
+
+    def test_the_child_of_a_fork(self, kind):
+        done = self.run(
+            self.BEGIN
+            + """
+        loop = gyre.new_event_loop()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                loop.run_forever()
+            except RuntimeError as exc:
+                assert "fork" in str(exc)
+                loop.close()
+                assert open_files() == before
+                gyre.run(asyncio.sleep(0))
+                os._exit(3)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        assert open_files() == before
+        """
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_forced(self, kind):
+        done = self.run(
+            self.BEGIN
+            + """
+        loop = gyre.new_event_loop(backend="io_uring")
+        loop.call_soon(loop.stop)
+        spare(open_files())
+        for _ in range(2):
+            try:
+                loop.run_forever()
+            except gyre.BackendError as exc:
+                print(exc)
+            assert not loop.is_running() and loop.backend == "io_uring"
+        spare(4096)
+        loop.run_forever()
+        assert loop.backend == "io_uring"
+        loop.close()
+        assert open_files() == before
+        """
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        first, second = done.stdout.splitlines()
+        assert first == second and "ulimit -n" in first
+
+    def test_auto(self, kind):
+        """io_uring is forbidden after the first loop: the next one runs on epoll and says so."""
+        done = under_seccomp(
+            "io_uring_setup",
+            "errno.EPERM",
+            """
+            import asyncio, logging
+            class Log(logging.Handler):
+                def emit(self, record):
+                    print(record.getMessage())
+                    for call in (loop.run_forever, loop.close, loop._close_core, loop._run_once):
+                        try:
+                            call()
+                        except RuntimeError as exc:
+                            print("refused")
+            logging.getLogger("gyre").addHandler(Log())
+            logging.getLogger("gyre").setLevel(logging.INFO)
+            reader, writer = os.pipe()
+            loop.add_reader(reader, lambda: (print(os.read(reader, 9)), loop.stop()))
+            os.write(writer, b"read")
+            print(loop.backend)
+            loop.run_forever()
+            print(loop.backend)
+            loop.run_until_complete(asyncio.sleep(0.001))
+            loop.close()
+            """,
+            before="""
+            import gyre
+            gyre.new_event_loop().close()
+            loop = gyre.new_event_loop()
+            if loop.backend != "io_uring":
+                sys.exit(77)
+            """,
+        )
+        lines = done.stdout.splitlines()
+        assert done.returncode == 0, done.stderr
+        assert lines[0] == "io_uring"
+        assert lines[1].startswith("gyre runs on epoll. ") and "seccomp" in lines[1]
+        assert lines[2:] == ["refused"] * 4 + ["b'read'", "epoll"]
+
+
 class TestLimits:
     @pytest.mark.only("gyre")  # asyncio leaks what a failed constructor had opened
     def test_descriptors_at_their_edge(self, new):
@@ -267,8 +433,8 @@ class TestLimits:
                     try:
                         loop.call_later(0.0001, loop.stop)
                         loop.run_forever()
-                    except OSError as exc:
-                        assert "Too many open files" in str(exc), exc
+                    except (OSError, RuntimeError) as exc:
+                        assert "Too many open files" in str(exc) or "ulimit -n" in str(exc), exc
                     loop.close()
                 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
                 now = len(os.listdir("/proc/self/fd")) - 1
@@ -295,7 +461,7 @@ class TestLimits:
                 try:
                     call()
                 except (OSError, RuntimeError) as exc:
-                    assert "Too many open files" in str(exc), exc
+                    assert "Too many open files" in str(exc) or "ulimit -n" in str(exc), exc
             resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
             loop.remove_reader(left)
             loop.add_reader(left, loop.stop)
@@ -318,15 +484,16 @@ class TestLimits:
             resource.setrlimit(resource.RLIMIT_MEMLOCK, ({limit}, {limit}))
             if os.getuid() == 0:
                 os.setgid(65534), os.setuid(65534)
+            loop = {new}
+            loop.call_later(0.001, loop.stop)
             try:
-                loop = {new}
+                loop.run_forever()
             except RuntimeError as exc:
                 assert "RLIMIT_MEMLOCK" in str(exc) or "memlock" in str(exc), exc
             else:
                 if getattr(loop, "backend", None) == "epoll":
                     print("by epoll,", end=" ")
-                loop.run_until_complete(asyncio.sleep(0.001))
-                loop.close()
+            loop.close()
             print("fine")
             """
         )
