@@ -4,6 +4,7 @@ A name is a path, `net.proto.c100.1K`: family, kind, connections, message size. 
 prefix of whole parts (`net.proto`, `micro.task`) or a pattern (`net.*.c100.*`).
 """
 
+import difflib
 import fnmatch
 from dataclasses import dataclass, field
 
@@ -31,6 +32,7 @@ class Metric:
 RATE = Metric("rate", "per second", True)
 CPU = Metric("cpu_us", "us CPU", False)
 RSS = Metric("rss_per_connection", "bytes", False)
+RETAINED = Metric("retained", "bytes retained", False)
 LATENESS = Metric("lateness_us", "us late", False)
 P99 = Metric("p99_us", "us p99", False)
 
@@ -215,6 +217,21 @@ def connection_cells():
         )
 
 
+def burst_cells():
+    for mode in ("proto", "buffered", "streams", "sock"):
+        yield net_cell(
+            f"net.burst.{mode}.c1000.128K",
+            "memory that the server keeps after 1000 connections echoed 128 KiB each and closed; "
+            "up to 1 MiB counts as nothing",
+            mode=mode,
+            connections=1000,
+            size=SIZES["128K"],
+            load="burst",
+            metric=RETAINED,
+            traced=False,
+        )
+
+
 def tls_cells():
     titles = {
         "proto": "TLS echo, Protocol",
@@ -360,6 +377,7 @@ def all_cells():
         *bulk_cells(),
         *udp_cells(),
         *connection_cells(),
+        *burst_cells(),
         *tls_cells(),
         *load_cells(),
         *public_cells(),
@@ -377,11 +395,30 @@ def matches(name, pattern):
     return name == pattern or name.startswith(pattern + ".")
 
 
+def nothing_called(patterns, cells):
+    """What to say about patterns that name nothing: names like them, and all tables."""
+    names = [cell.name for cell in cells]
+    kinds = list(dict.fromkeys(cell.kind for cell in cells))
+    close = [each for pattern in patterns for each in close_names(pattern, kinds, names)]
+    meant = f"Did you mean {' or '.join(dict.fromkeys(close))}?\n" if close else ""
+    return (
+        f"No cell is called {' or '.join(patterns)}. {meant}"
+        f"The tables are: {' '.join(kinds)}.\n"
+        "--list shows every cell; a pattern like 'net.*.c100.1K' names several."
+    )
+
+
+def close_names(pattern, kinds, names):
+    # A table first: it has few parts, and whoever mistypes one wants all of it.
+    known = kinds if pattern.count(".") < 2 else names
+    return difflib.get_close_matches(pattern, known, n=3)
+
+
 def select(cells, only=(), quick=False):
     """The cells that some pattern names; all without a pattern. An idle pattern is an error."""
     unused = [pattern for pattern in only if not any(matches(c.name, pattern) for c in cells)]
     if unused:
-        raise ValueError(f"no cell is called {', '.join(unused)}; --list shows them all")
+        raise ValueError(nothing_called(unused, cells))
     if only:
         cells = [cell for cell in cells if any(matches(cell.name, pattern) for pattern in only)]
     elif quick:

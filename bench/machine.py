@@ -1,6 +1,7 @@
 """The machine: pinning, priority, and what a result has to say about where it was taken."""
 
 import contextlib
+import copy
 import ctypes
 import datetime
 import os
@@ -17,6 +18,11 @@ PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def end_with_parent():
+    """Of a child, before it runs: it ends when its parent does."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Placement:
     """Which core is whose. With one core alone everything shares it, and the report says so."""
 
@@ -29,13 +35,19 @@ class Placement:
             raise ValueError(f"this process may not use core {unknown.pop()}")
         self.shared = self.server == self.client
 
+    def anywhere(self):
+        """The same without pinning, for what is not timed."""
+        other = copy.copy(self)
+        other.server = other.client = None
+        return other
+
     def on(self, core):
         """A preexec_fn: pins the child, and ends it when the runner ends."""
 
         def child():
             if core is not None:
                 os.sched_setaffinity(0, {core})
-            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            end_with_parent()
 
         return child
 

@@ -4,164 +4,25 @@ A network sample starts a fresh server on its core and the load generator on the
 repetition runs all arms in one fresh process. Both return plain dicts of numbers.
 """
 
+import contextlib
 import json
 import os
-import re
-import select
-import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-from bench import arms, build, machine
+from bench import arms, machine
+from bench.load import load_command, run_load
+from bench.nursery import NurseryError
+from bench.servers import START_TIMEOUT_S, MeasureError, Server, last_words
 
-START_TIMEOUT_S = 15.0
-STOP_TIMEOUT_S = 5.0
 SERVER_LIMITED = 0.95
 CLIENT_LIMITED = 0.95
-LIMIT_PROGRAMS = {"c-epoll": "limit_epoll", "c-uring": "limit_uring"}
-
-
-class MeasureError(Exception):
-    """One arm cannot do one cell; the text goes into the report."""
-
-
-def read_line(stream, timeout_s):
-    ready, _, _ = select.select([stream], [], [], timeout_s)
-    return stream.readline() if ready else None
-
-
-def last_words(process):
-    """The end of a failed child's stderr: its last lines that are not empty."""
-    process.stderr.seek(0)
-    lines = [line for line in process.stderr.read().splitlines() if line.strip()]
-    return " | ".join(lines[-2:])[-400:]
-
-
-class Server:
-    """A server process of one arm, as a context manager."""
-
-    def __init__(self, arm, parameters, placement):
-        self.arm = arm
-        self.parameters = parameters
-        self.placement = placement
-        self.directory = None
-        self.process = None
-        self.last = {}
-
-    def command(self):
-        parameters = self.parameters
-        if self.arm.is_c:
-            if parameters.get("role", "echo") != "echo":
-                raise MeasureError("the C servers only echo")
-            command = [str(build.build(LIMIT_PROGRAMS[self.arm.loop]))]
-            if parameters["mode"] == "udp":
-                if self.arm.loop != "c-epoll":
-                    raise MeasureError("the C server on io_uring has no UDP")
-                command.append("--udp")
-        else:
-            command = [sys.executable, "-m", "bench.net.server", "--loop", self.arm.spec]
-            command += ["--mode", parameters["mode"], "--size", str(parameters["size"])]
-            command += ["--role", parameters.get("role", "echo")]
-            command += ["--tls"] if parameters.get("tls") else []
-        if parameters.get("unix"):
-            self.directory = tempfile.TemporaryDirectory(prefix="gyre-bench-")
-            self.path = str(Path(self.directory.name) / "socket")
-            command += ["--unix", self.path]
-        return command
-
-    def address(self):
-        if self.parameters.get("unix"):
-            return ["--unix", self.path]
-        return ["--port", str(self.first["port"])]
-
-    def __enter__(self):
-        errors = tempfile.TemporaryFile("w+")  # not a pipe: nobody reads while it runs
-        self.process = subprocess.Popen(
-            self.command(),
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            cwd=machine.ROOT,
-            env={**os.environ, **self.arm.environment},
-            preexec_fn=self.placement.on(self.placement.server),
-        )
-        self.process.stderr = errors
-        line = read_line(self.process.stdout, START_TIMEOUT_S)
-        if not line:
-            self.process.kill()
-            self.process.wait()
-            text = last_words(self.process)
-            self.release()
-            raise MeasureError(f"the server did not start: {text}")
-        self.first = json.loads(line)
-        return self
-
-    def release(self):
-        self.process.stdout.close()
-        self.process.stderr.close()
-        if self.directory is not None:
-            self.directory.cleanup()
-
-    def __exit__(self, *exc_info):
-        process = self.process
-        process.terminate()
-        line = None if self.arm.is_c else read_line(process.stdout, STOP_TIMEOUT_S)
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        self.last = json.loads(line) if line else {}
-        self.release()
-
-
-def public_command(cell, server, settings):
-    command = [sys.executable, "-m", "bench.net.public_client", *server.address()]
-    command += ["--size", str(cell.parameters["size"]), "--server-pid", str(server.process.pid)]
-    command += ["--clients", str(cell.parameters["connections"])]
-    return [*command, "--warmup", str(settings.warmup_s), "--duration", str(settings.duration_s)]
-
-
-def load_command(cell, server, settings):
-    parameters = cell.parameters
-    if parameters.get("load") == "public":
-        return public_command(cell, server, settings)
-    role = parameters.get("role", "echo")
-    mode = parameters.get("load") or (role if role in ("sink", "source") else "echo")
-    program = "loadgen_tls" if parameters.get("tls") else "loadgen"
-    command = [str(build.build(program)), *server.address()]
-    command += ["--tls"] if parameters.get("tls") else []
-    command += ["--udp"] if parameters["mode"] == "udp" else []
-    command += ["--gso"] if parameters.get("gso") else []
-    command += ["--mode", mode, "--connections", str(parameters["connections"])]
-    command += ["--size", str(parameters["size"]), "--server-pid", str(server.process.pid)]
-    command += ["--warmup", str(settings.warmup_s), "--duration", str(settings.duration_s)]
-    command += ["--poll", settings.poll]
-    for name, option in (("depth", "--depth"), ("client_split", "--split"), ("rate", "--rate")):
-        if name in parameters:
-            command += [option, str(parameters[name])]
-    return command
-
-
-def run_load(command, placement, server, timeout_s):
-    result = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-        cwd=machine.ROOT,
-        preexec_fn=placement.on(placement.client),
-    )
-    if result.returncode != 0:
-        text = result.stderr.strip()[-300:]
-        if server.process.poll() is not None:
-            text += f"; the server died: {last_words(server.process)}"
-        raise MeasureError(text)
-    return json.loads(result.stdout)
+MEMORY_LOADS = ("idle", "burst")
+MEMORY_WINDOW_S = 0.5
+PROCESS_TIMEOUT_S = 120
 
 
 def limited_by(report):
@@ -171,10 +32,29 @@ def limited_by(report):
     return "client" if report["client"]["busy"] >= CLIENT_LIMITED else "latency"
 
 
+# Less than this is no memory that a burst left behind: code that was used for the first time, and
+# half-empty pages of the heap.
+RETAINED_FLOOR = 1 << 20
+
+
+def retained_of(server):
+    """What a burst left behind, while its connections rest and after they have closed."""
+    if "rss_bytes_closed" not in server:
+        return {}
+    before = server["rss_bytes_before"]
+    return {
+        "retained": max(RETAINED_FLOOR, server["rss_bytes_closed"] - before),
+        "retained_closed": server["rss_bytes_closed"] - before,
+        "retained_resting": server["rss_bytes_resting"] - before,
+        "burst_bytes": server["rss_bytes"] - before,
+    }
+
+
 def sample_of(report):
     server, latency = report["server"], report["latency_us"]
     messages = max(1, report["messages"])
     return {
+        **retained_of(server),
         "rate": report["messages_per_s"],
         "cpu_us": server["cpu_us_per_message"],
         "utilisation": server["utilisation"],
@@ -190,9 +70,15 @@ def sample_of(report):
     }
 
 
-def net_sample(cell, arm, placement, settings):
+def memory_settings(settings):
+    """Of a cell about memory: nothing is timed, so all arms run at once, and clients that wait
+    leave the cores to the servers."""
+    return replace(settings, poll="block", duration_s=max(MEMORY_WINDOW_S, settings.duration_s))
+
+
+def net_sample(cell, arm, placement, settings, nurseries=None):
     limit_s = START_TIMEOUT_S + settings.warmup_s + settings.duration_s + 20
-    with Server(arm, cell.parameters, placement) as server:
+    with Server(arm, cell.parameters, placement, nurseries) as server:
         try:
             report = run_load(load_command(cell, server, settings), placement, server, limit_s)
         except subprocess.TimeoutExpired:
@@ -202,153 +88,69 @@ def net_sample(cell, arm, placement, settings):
     return {**sample_of(report), "loop_version": server.first.get("loop_version")}
 
 
-# ---- system calls ----
+# ---- all arms in one process ----
 
 
-def parse_strace(text):
-    """{system call: number} of a table that `strace -c` wrote."""
-    calls = {}
-    for line in text.splitlines():
-        fields = line.split()
-        if len(fields) < 5 or not re.fullmatch(r"\d+\.\d+", fields[0]) or fields[-1] == "total":
-            continue
-        calls[fields[-1]] = int(fields[3])
-    return calls
+def together(module, arguments, core, placement, nurseries):
+    """What module.main(arguments) prints, as text; its last words are the error."""
+    modules = (module, *TOGETHER[module])
+    with contextlib.ExitStack() as stack:
+        stdout, stderr = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2))
+        if nurseries is None:
+            child = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdout=stdout,
+                stderr=stderr,
+                cwd=machine.ROOT,
+                preexec_fn=placement.on(core),
+            )
+        else:
+            child = nurseries.get(modules, {}).start(module, arguments, core, stdout, stderr)
+        try:
+            child.wait(PROCESS_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+            raise MeasureError("the process did not end") from None
+        stdout.seek(0)
+        text = stdout.read()
+        if not text:
+            child.stderr = stderr
+            raise MeasureError(last_words(child) or "the process ended without an answer")
+    return text
 
 
-def expect(process, word):
-    line = read_line(process.stdout, 30.0)
-    if line is None or line.strip() != word:
-        raise MeasureError(f"the load generator said {line!r} and not {word}")
+# What a nursery of these imports besides.
+TOGETHER = {
+    "bench.micro.paired": ("gyre", "uvloop"),
+    "bench.files.paired": ("gyre", "aiofiles", "anyio"),
+}
 
 
-def attach_strace(pid, output):
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-c", "-o", output, "-p", str(pid)],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    line = read_line(tracer.stderr, 5.0)
-    if line is None or "attached" not in line:
-        tracer.kill()
-        tracer.wait()
-        raise MeasureError(f"strace: {(line or 'no answer').strip()}")
-    return tracer
-
-
-def counted_run(command, placement, pid, output):
-    """Runs the load with nothing in flight while strace comes and goes; the load's report."""
-    load = subprocess.Popen(
-        [*command, "--hold"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=placement.on(placement.client),
-    )
-    tracer = None
-    try:
-        expect(load, "begin")
-        os.kill(pid, signal.SIGUSR1)  # the server notes its counters; an idle server, at once
-        tracer = attach_strace(pid, output)
-        load.stdin.write("x")
-        load.stdin.flush()
-        expect(load, "end")
-        tracer.send_signal(signal.SIGINT)
-        tracer.wait(10)
-        os.kill(pid, signal.SIGUSR1)
-        text, _ = load.communicate("x", timeout=10)
-        return json.loads(text)
-    finally:
-        for process in (load, tracer):
-            if process is not None and process.poll() is None:
-                process.kill()
-                process.wait()
-        if tracer is not None:
-            tracer.stderr.close()
-        load.stdin.close()
-        load.stdout.close()
-
-
-def counters_per_message(snapshots, messages):
-    """What the loop's own counters grew by between the first and the last note."""
-    if len(snapshots) < 2:
-        return {}
-    first, last = snapshots[0], snapshots[-1]
-    grown = {
-        name: (value - first[name]) / messages
-        for name, value in last.items()
-        if isinstance(value, int) and isinstance(first.get(name), int)
-    }
-    return {name: share for name, share in grown.items() if abs(share) >= 0.001}
-
-
-def net_system_calls(cell, arm, placement, settings):
-    """System calls per message by name, from a short run of its own under strace -c.
-
-    A traced server is slower, so more messages are ready per turn: what a turn costs (epoll_wait,
-    io_uring_enter) counts a little too low with many connections, the same for every arm."""
-    if shutil.which("strace") is None:
-        raise MeasureError("strace is not installed")
-    with tempfile.TemporaryDirectory(prefix="gyre-bench-") as directory:
-        output = str(Path(directory) / "strace")
-        with Server(arm, cell.parameters, placement) as server:
-            command = load_command(cell, server, settings)
-            report = counted_run(command, placement, server.process.pid, output)
-        calls = parse_strace(Path(output).read_text())
-    messages = report["messages"]
-    if not messages:
-        raise MeasureError("no message came through under strace")
-    per_message = {name: count / messages for name, count in calls.items()}
-    return {
-        "total": sum(per_message.values()),
-        "calls": {name: share for name, share in per_message.items() if share >= 0.001},
-        "messages": messages,
-        "counters": counters_per_message(server.last.get("stats") or [], messages),
-    }
-
-
-# ---- micro ----
-
-
-def micro_repetition(cell, specs, rep, placement, settings):
-    """({arm: sample}, {arm: error}) of all arms at once."""
+def in_one_process(cell, specs, rep, placement, settings, nurseries=None):
+    """({arm: sample}, {arm: error}) of all arms at once, of a micro or a files cell."""
     from bench.micro import workloads
 
-    workload = workloads.WORKLOADS[cell.parameters["workload"]]
-    command = [sys.executable, "-m", "bench.micro.paired", "--workload", workload.name]
-    command += ["--arms", ";".join(specs), "--rep", str(rep), "--slices", str(settings.slices)]
-    return in_one_process(command, specs, placement.server if workload.pinned else None, placement)
-
-
-def files_repetition(cell, specs, rep, placement, settings):
-    """The same for files; threads and kernel workers want both cores."""
-    command = [sys.executable, "-m", "bench.files.paired", "--arms", ";".join(specs)]
-    command += ["--workload", cell.parameters["workload"], "--rep", str(rep)]
-    command += ["--quick"] if settings.quick else []
-    return in_one_process(command, specs, None, placement)
-
-
-def in_one_process(command, specs, core, placement):
-    result = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=machine.ROOT,
-        timeout=120,
-        check=False,
-        preexec_fn=placement.on(core),
-    )
-    if result.returncode != 0:
-        lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
-        return {}, dict.fromkeys(specs, lines[-1][-300:])
-    answer = json.loads(result.stdout)
+    arguments = ["--workload", cell.parameters["workload"], "--arms", ";".join(specs)]
+    arguments += ["--rep", str(rep)]
+    if cell.family == "files":  # threads and kernel workers want both cores
+        module, core = "bench.files.paired", None
+        arguments += ["--quick"] if settings.quick else []
+    else:
+        workload = workloads.WORKLOADS[cell.parameters["workload"]]
+        module, core = "bench.micro.paired", placement.server if workload.pinned else None
+        arguments += ["--slices", str(settings.slices)]
+    try:
+        answer = json.loads(together(module, arguments, core, placement, nurseries))
+    except (MeasureError, NurseryError) as error:
+        return {}, dict.fromkeys(specs, str(error))
     return answer["samples"], answer["errors"]
 
 
 # ---- http ----
 
 
-def http_sample(cell, arm, placement, settings):
+def http_sample(cell, arm, placement, settings, nurseries=None):
     parameters = cell.parameters
     command = [sys.executable, str(machine.ROOT / "bench" / "http" / "sample.py")]
     command += ["--arm", arm.spec, "--server", parameters["server"], "--path", parameters["path"]]
@@ -376,23 +178,43 @@ def http_sample(cell, arm, placement, settings):
 # ---- what the runner calls ----
 
 
-def repetition(cell, specs, rep, placement, settings, on_sample=lambda spec: None):
-    """One repetition of a cell: ({arm: sample}, {arm: error}). The order turns on odd ones."""
+def at_once(cell, specs, bench):
+    """All arms of a cell about memory at the same time, on any core. Their servers are started
+    anew: what a fork has mapped already would be missing in the growth."""
+    placement, settings = bench[0].anywhere(), memory_settings(bench[1])
+    with ThreadPoolExecutor(len(specs)) as pool:
+        futures = {
+            spec: pool.submit(net_sample, cell, arms.parse_arm(spec), placement, settings)
+            for spec in specs
+        }
+    samples, errors = {}, {}
+    for spec, future in futures.items():
+        try:
+            samples[spec] = future.result()
+        except MeasureError as error:
+            errors[spec] = str(error)
+    return samples, errors
+
+
+def repetition(cell, specs, rep, bench, on_sample=lambda spec: None):
+    """One repetition of a cell: ({arm: sample}, {arm: error}). The order turns on odd ones.
+
+    `bench` is (placement, settings) or (placement, settings, nurseries)."""
     order = list(specs) if rep % 2 == 0 else list(reversed(specs))
     if not order:
         return {}, {}
-    if cell.family == "micro":
+    if cell.family in ("micro", "files"):
         on_sample(" ".join(order))
-        return micro_repetition(cell, order, rep, placement, settings)
-    if cell.family == "files":
+        return in_one_process(cell, order, rep, *bench)
+    if cell.parameters.get("load") in MEMORY_LOADS:
         on_sample(" ".join(order))
-        return files_repetition(cell, order, rep, placement, settings)
+        return at_once(cell, order, bench)
     one_sample = http_sample if cell.family == "http" else net_sample
     samples, errors = {}, {}
     for spec in order:
         on_sample(spec)
         try:
-            samples[spec] = one_sample(cell, arms.parse_arm(spec), placement, settings)
+            samples[spec] = one_sample(cell, arms.parse_arm(spec), *bench)
         except MeasureError as error:
             errors[spec] = str(error)
     return samples, errors

@@ -3,7 +3,7 @@
 import sys
 from collections import defaultdict
 
-from bench import arms, machine, stats
+from bench import arms, goals, machine, stats
 
 FAILED = "failed"
 MARKS = {
@@ -13,6 +13,12 @@ MARKS = {
     stats.WON: "won",
     FAILED: "**FAILED**",
 }
+
+
+GOALS_TEXT = (
+    "What gyre is to reach, by `bench/goals.py`; a goal is reached when every one of its cells "
+    "reaches the figure, and the worst stands here."
+)
 
 
 def duration(seconds):
@@ -239,6 +245,62 @@ def losses(results, specs):
     return lines
 
 
+def goals_lines(results, specs):
+    """A table: what was aimed at, and what this run shows. None when it has no cell of a goal."""
+    found = goals.reached(results, specs, limit_share)
+    if not found:
+        return None
+    lines = [row(["goal", "needed", "worst cell", "its figure", "cells that reach it", "reached"])]
+    lines.append(row(["---"] * 6))
+    for each in found:
+        goal = each.goal
+        name, value = each.worst
+        unit = {goals.RATIO: f"x {goal.against}", goals.COST: f"of {goal.against}'s"}
+        bound = f"{'at most' if goal.at_most else 'at least'} {goal.needed:g}"
+        needed = f"{bound} {unit.get(goal.kind, '')}".strip()
+        count = f"{each.count} of {len(each.figures)}"
+        lines.append(row([goal.name, needed, name, times(value), count, GOAL_MARKS[each.holds]]))
+    reached = sum(each.holds for each in found)
+    return "\n".join([f"{reached} of {len(found)} goals are reached in every cell.", "", *lines])
+
+
+GOAL_MARKS = {True: "yes", False: "**no**"}
+
+
+def skipped_text(reason, names):
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{reason} ({len(names)} cells: {shown})"
+
+
+def disturbed_text(result):
+    counts = result.get("disturbed") or {"taken_again": 0, "kept": 0}
+    if not counts["taken_again"] and not counts["kept"]:
+        return None
+    text = (
+        f"Of {counts['repetitions']} repetitions {counts['taken_again']} were taken again because "
+        "the host took CPU time away meanwhile"
+    )
+    kept = f", and {counts['kept']} stayed although it did" if counts["kept"] else ""
+    return f"{text}{kept}."
+
+
+SLOWEST = 10
+
+
+def seconds_lines(results):
+    """Where the time of the run went: by family, and the cells that took longest."""
+    spent = defaultdict(float)
+    for result in results:
+        spent[result["family"]] += result.get("seconds", 0)
+    if not sum(spent.values()):
+        return []
+    order = sorted(spent, key=spent.get, reverse=True)
+    families = ", ".join(f"{family} {duration(spent[family])}" for family in order)
+    slowest = sorted(results, key=lambda result: -result["seconds"])[:SLOWEST]
+    cells = ", ".join(f"{result['name']} {result['seconds']:.0f} s" for result in slowest)
+    return [f"Time: {families}. The longest: {cells}."]
+
+
 def context(result):
     environment = result["environment"]
     settings = result["settings"]
@@ -267,6 +329,9 @@ def markdown(result):
     parts = ["# Benchmark results", *context(result)]
     parts += [f"Doubtful: {text}" for text in machine.warnings(result["environment"])]
     parts += [f"Not measured: {spec}: {why}" for spec, why in result["missing"].items()]
+    skipped = result.get("skipped", {}).items()
+    parts += [f"Not measured: {skipped_text(reason, names)}" for reason, names in skipped]
+    parts += filter(None, [disturbed_text(result)])
     if result["interrupted"]:
         parts.append("The run was interrupted: some repetitions are missing.")
     if result["settings"]["repetitions"] < 5:
@@ -275,6 +340,9 @@ def markdown(result):
     lost = losses(measured, specs)
     if lost:
         parts += ["## Lost cells", "\n".join(lost)]
+    goal_lines = goals_lines(measured, specs)
+    if goal_lines:
+        parts += ["## Goals", GOALS_TEXT, goal_lines]
     parts.append("## All cells")
     parts.append(
         "A ratio is the median of the ratios within each repetition, above 1 when "
@@ -285,6 +353,7 @@ def markdown(result):
     calls = calls_table(measured, specs)
     if calls:
         parts += ["## System calls", calls]
+    parts += seconds_lines(measured)
     return "\n\n".join(parts) + "\n"
 
 
@@ -322,6 +391,14 @@ def terminal(result):
         )
     lines = aligned(rows)
     lines += ["", *summary(measured, specs)]
+    found = goals.reached(measured, specs, limit_share)
+    if found:
+        missed = [each.goal.name for each in found if not each.holds]
+        text = f"{len(found) - len(missed)} of {len(found)} goals are reached"
+        lines.append(f"{text}; not: {', '.join(missed)}." if missed else f"{text}.")
+    skipped = result.get("skipped", {}).items()
+    lines += [f"Not measured: {skipped_text(reason, names)}" for reason, names in skipped]
+    lines += filter(None, [disturbed_text(result), *seconds_lines(measured)])
     lines += [f"Doubtful: {text}" for text in machine.warnings(result["environment"])]
     return "\n".join(lines) + "\n"
 
@@ -356,6 +433,8 @@ def short(result):
     parts += [f"Doubtful: {text}" for text in machine.warnings(environment)]
     lost = losses(measured, specs)
     parts += ["## Lost", "\n".join(lost)] if lost else []
+    goal_lines = goals_lines(measured, specs)
+    parts += ["## Goals", GOALS_TEXT, goal_lines] if goal_lines else []
     return "\n\n".join([*parts, "## All cells", "\n".join(lines)]) + "\n"
 
 

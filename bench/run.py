@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures gyre against uvloop, asyncio and the C limit. docs/benchmarks.md says how to read it.
 
-python bench/run.py                      everything (see --list for how long that takes)
+python bench/run.py                      everything, half an hour (--list says what takes long)
 python bench/run.py --quick              the cells that matter most, 3 minutes
 python bench/run.py --only net.proto     one table; also micro.task, net.*.c100.1K, ...
 python bench/run.py --arms gyre gyre@busy_poll=50 --only net.proto.c1
@@ -9,17 +9,32 @@ python bench/run.py --arms gyre gyre@busy_poll=50 --only net.proto.c1
 
 import argparse
 import collections
+import contextlib
+import importlib.util
 import json
+import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):
     sys.path[0] = str(ROOT)  # not bench/: its http would hide the standard library's
 
-from bench import arms, build, cells, machine, measure, report, stats  # noqa: E402
+from bench import (  # noqa: E402
+    arms,
+    build,
+    calls,
+    cells,
+    expect,
+    machine,
+    measure,
+    nursery,
+    report,
+    servers,
+    stats,
+)
 
 DEFAULT_ARMS = ["gyre", "uvloop", "asyncio", "c-epoll", "c-uring"]
 # Without --arms, gyre's other backend is measured beside it: shown, neither won nor lost.
@@ -27,15 +42,13 @@ COMPANION = "gyre@GYRE_BACKEND=epoll"
 COMPANION_KINDS = ("net.proto", "net.streams", "net.sock", "net.unix", "net.churn")
 RESULTS = ROOT / "bench" / "results"
 
-# seconds, for the expected time
-SERVER_START_S = 0.3
-TRACED_RUN_S = 1.2
-MICRO_ARM_S = 0.2
-MICRO_START_S = 0.35
-FILES_ARM_S = 0.5
-HTTP_SAMPLE_S = 3.2
-
 FAILURES_MAX = 2  # of an arm in a cell; then it is not tried again
+# A repetition during which the host took CPU time away is taken again.
+STOLEN_TICKS_MIN = 3
+STOLEN_SHARE = 0.01
+RETAKES_MAX = 2  # of one repetition
+RETAKES_SHARE = 0.1  # of all repetitions
+TRACED_WARMUP_S, TRACED_WINDOW_S = 0.03, 0.1
 
 
 @dataclass
@@ -101,8 +114,10 @@ class Run:
         self.companions = companions
         self.settings = settings
         self.placement = placement
-        self.missing = {}
+        self.missing = {}  # {arm: why it does not take part}
+        self.skipped = {}  # {why: [name of a cell]}
         self.failures = collections.Counter()
+        self.disturbed = {"repetitions": 0, "taken_again": 0, "kept": 0}
         self.results = {cell.name: self.empty_result(cell) for cell in selected}
         self.progress = None
 
@@ -116,6 +131,7 @@ class Run:
             "decides": cell.verdict,
             "companions": list(self.companions),
             "parameters": cell.parameters,
+            "seconds": 0.0,
             "runs": [],
             "system_calls": {},
             "errors": {},
@@ -137,27 +153,27 @@ class Run:
             return False
         return spec not in self.companions or cell.kind in COMPANION_KINDS
 
-    def repetition_s(self, cell):
-        count = len(self.specs_for(cell))
-        if cell.family == "micro":
-            return MICRO_START_S + MICRO_ARM_S * count * self.settings.slices / 5
-        if cell.family == "files":
-            return MICRO_START_S + FILES_ARM_S * count
-        if cell.family == "http":
-            return count * (HTTP_SAMPLE_S + max(0.0, self.settings.duration_s - 1))
-        return count * (SERVER_START_S + self.settings.warmup_s + self.settings.duration_s)
+    # ---- how long ----
+
+    def repetition_s(self, cell, specs=None):
+        lengths = expect.Lengths(self.settings.warmup_s, self.settings.duration_s)
+        return expect.repetition_s(cell, len(specs or self.specs_for(cell)), lengths)
 
     def traced_specs(self, cell):
-        if not (self.settings.trace and cell.traced):
+        if not (self.settings.trace and cell.traced and cell.family == "net"):
             return []
-        return [spec for spec in self.specs_for(cell) if not arms.parse_arm(spec).is_c]
+        python = [spec for spec in self.specs_for(cell) if not arms.parse_arm(spec).is_c]
+        return [spec for spec in python if spec not in self.companions]
+
+    def cell_s(self, cell):
+        traced_s = sum(expect.traced_s(cell) for _ in self.traced_specs(cell))
+        return self.repetition_s(cell) * self.settings.repetitions + traced_s
 
     def expected_s(self):
-        return sum(
-            self.repetition_s(cell) * self.settings.repetitions
-            + len(self.traced_specs(cell)) * TRACED_RUN_S
-            for cell in self.cells
-        )
+        share = 1 + (expect.RETAKE_SHARE if self.settings.confirm else 0)
+        return share * sum(self.cell_s(cell) for cell in self.cells)
+
+    # ---- what can be done here ----
 
     def probe_arms(self):
         """Finds out what cannot run here, once and before anything is measured."""
@@ -167,24 +183,60 @@ class Run:
                 self.missing[spec] = reason
         self.specs = [spec for spec in self.specs if spec not in self.missing]
 
+    def probe_cells(self):
+        """Leaves out, and counts, the cells that lack a program or a library."""
+        kept = []
+        for cell in self.cells:
+            reason = cell_reason(cell)
+            if reason:
+                self.skipped.setdefault(reason, []).append(cell.name)
+                del self.results[cell.name]
+            else:
+                kept.append(cell)
+        self.cells = kept
+        traced = [cell.name for cell in kept if self.traced_specs(cell)]
+        if traced and shutil.which("strace") is None:
+            self.settings.trace = False
+            self.skipped["no system calls are counted: strace is not installed"] = traced
+
+    # ---- measuring ----
+
+    def wanted_nurseries(self, chosen):
+        families = {cell.family for cell in chosen}
+        wanted = []
+        for arm in map(arms.parse_arm, self.specs if "net" in families else ()):
+            if not arm.is_c and not arm.is_files:
+                wanted.append(((servers.SERVER_MODULE, arm.loop), arm.environment))
+        for family, module in (("micro", "bench.micro.paired"), ("files", "bench.files.paired")):
+            if family in families:
+                wanted.append(((module, *measure.TOGETHER[module]), {}))
+        return wanted
+
     def measure_pass(self, chosen):
         """Repetitions outside, cells inside: those of a cell are spread over the whole pass, so
-        that a bad phase of the host spoils one of them and not all."""
-        for cell in chosen:
-            self.results[cell.name]["runs"].append({spec: [] for spec in self.specs_for(cell)})
+        that a bad phase of the host spoils one of them and not all. `chosen` is {cell: arms}."""
+        for cell, specs in chosen.items():
+            self.results[cell.name]["runs"].append({spec: [] for spec in specs})
         for rep in range(self.settings.repetitions):
-            for cell in chosen:
-                self.one_repetition(cell, rep)
+            with nursery.Nurseries() as nurseries:
+                with contextlib.suppress(nursery.NurseryError):  # its arm will fail and say why
+                    nurseries.prepare(self.wanted_nurseries(chosen))
+                for cell, specs in chosen.items():
+                    self.one_repetition(cell, specs, rep, nurseries)
 
-    def one_repetition(self, cell, rep):
+    def one_repetition(self, cell, specs, rep, nurseries):
         result = self.results[cell.name]
-        specs = self.specs_for(cell)
         alive = [spec for spec in specs if self.failures[cell.name, spec] < FAILURES_MAX]
 
         def say(spec):
             self.progress.show(f"{rep + 1}/{self.settings.repetitions} {cell.name} {spec}")
 
-        samples, errors = measure.repetition(cell, alive, rep, self.placement, self.settings, say)
+        begin = time.monotonic()
+        samples, errors = self.undisturbed(
+            lambda: measure.repetition(
+                cell, alive, rep, (self.placement, self.settings, nurseries), say
+            )
+        )
         for spec in specs:
             result["runs"][-1][spec].append(samples.get(spec))
         for spec, error in errors.items():
@@ -192,48 +244,98 @@ class Run:
             if spec not in result["errors"]:
                 self.progress.note(f"{cell.name} {spec}: {error}")
             result["errors"][spec] = error
-        self.progress.done_s += self.repetition_s(cell)
+        result["seconds"] += time.monotonic() - begin
+        self.progress.done_s += self.repetition_s(cell, specs)
+
+    def undisturbed(self, take):
+        """What `take` returns, taken again while the host took CPU time away meanwhile."""
+        counts = self.disturbed
+        counts["repetitions"] += 1
+        for attempt in range(RETAKES_MAX + 1):
+            before = machine.cpu_steal_ticks()
+            taken = take()
+            if not was_disturbed(before, machine.cpu_steal_ticks()):
+                return taken
+            allowed = RETAKES_SHARE * self.settings.repetitions * len(self.cells)
+            if attempt == RETAKES_MAX or counts["taken_again"] >= allowed:
+                break
+            counts["taken_again"] += 1
+        counts["kept"] += 1
+        return taken
 
     def count_system_calls(self):
-        for cell in self.cells:
-            for spec in self.traced_specs(cell):
-                if self.failures[cell.name, spec]:
-                    continue
-                self.progress.show(f"system calls {cell.name} {spec}")
-                try:
-                    self.results[cell.name]["system_calls"][spec] = measure.net_system_calls(
-                        cell, arms.parse_arm(spec), self.placement, self.settings
-                    )
-                except measure.MeasureError as error:
-                    if "strace" in str(error):
-                        self.progress.note(f"no system calls are counted: {error}")
-                        self.settings.trace = False
-                        return
-                    self.results[cell.name]["errors"].setdefault(spec, str(error))
-                self.progress.done_s += TRACED_RUN_S
+        settings = replace(self.settings, warmup_s=TRACED_WARMUP_S, duration_s=TRACED_WINDOW_S)
+        with nursery.Nurseries() as nurseries:
+            for cell in self.cells:
+                for spec in self.traced_specs(cell):
+                    if not self.failures[cell.name, spec]:
+                        self.count_of(cell, spec, (self.placement, settings, nurseries))
+
+    def count_of(self, cell, spec, bench):
+        result = self.results[cell.name]
+        self.progress.show(f"system calls {cell.name} {spec}")
+        begin = time.monotonic()
+        try:
+            counted = calls.net_system_calls(cell, arms.parse_arm(spec), *bench)
+            result["system_calls"][spec] = counted
+        except measure.MeasureError as error:
+            if "strace" in str(error):
+                self.progress.note(f"no system calls are counted: {error}")
+                self.skipped[f"no system calls are counted: {error}"] = [cell.name]
+                self.settings.trace = False
+            else:
+                result["errors"].setdefault(spec, f"system calls: {error}")
+        result["seconds"] += time.monotonic() - begin
+        self.progress.done_s += expect.traced_s(cell)
 
     def lost_cells(self):
-        """Cells that the first pass lost; a second pass must agree before they count."""
-        lost = []
+        """{cell: arms} of what the first pass lost; a second pass must agree before it counts."""
+        lost = {}
         for cell in self.cells:
             judged = report.judge(self.results[cell.name], self.specs)
-            if any(entry["verdict"] == stats.SUSPECT for entry in judged.values()):
-                lost.append(cell)
+            below = [spec for spec, entry in judged.items() if entry["verdict"] == stats.SUSPECT]
+            if below:
+                lost[cell] = [self.specs[0], *below]
         return lost
 
     def run(self):
         self.progress = Progress(self.expected_s())
-        self.measure_pass(self.cells)
+        self.measure_pass({cell: self.specs_for(cell) for cell in self.cells})
         self.count_system_calls()
-        lost = self.lost_cells() if self.settings.confirm else []
+        lost = self.lost_cells() if self.settings.confirm else {}
         if lost:
             names = ", ".join(cell.name for cell in lost)
             self.progress.note(f"below the line once, measured again: {names}")
-            self.progress.expected_s += sum(
-                self.repetition_s(cell) * self.settings.repetitions for cell in lost
-            )
+            again_s = sum(self.repetition_s(cell, specs) for cell, specs in lost.items())
+            self.progress.expected_s = self.progress.done_s + again_s * self.settings.repetitions
             self.measure_pass(lost)
         self.progress.finish()
+
+
+def was_disturbed(before, after):
+    """Whether the host took a noticeable share of the time between two cpu_steal_ticks()."""
+    stolen, ticks = (now - then for then, now in zip(before, after, strict=True))
+    return stolen >= STOLEN_TICKS_MIN and stolen > STOLEN_SHARE * ticks
+
+
+def cell_reason(cell):
+    """Why a cell cannot be measured here, or None."""
+    if cell.parameters.get("tls"):
+        try:
+            build.build("loadgen_tls")
+        except build.BuildError as error:
+            return str(error)
+    if cell.family != "http":
+        return None
+    server = cell.parameters["server"]
+    if server != "client" and shutil.which("wrk") is None:
+        return "wrk is not installed"
+    for name in {"h11": ("uvicorn", "h11"), "httptools": ("uvicorn", "httptools")}.get(
+        server, ("aiohttp",)
+    ):
+        if importlib.util.find_spec(name) is None:
+            return f"{name} is not installed"
+    return None
 
 
 def machine_reason(spec, chosen):
@@ -244,7 +346,7 @@ def machine_reason(spec, chosen):
     if not any(cell.c_limit for cell in chosen):
         return None
     try:
-        build.build(measure.LIMIT_PROGRAMS[arm.loop])
+        build.build(servers.LIMIT_PROGRAMS[arm.loop])
     except build.BuildError as error:
         return str(error)
     return None
@@ -268,8 +370,8 @@ def parse_arguments(argv=None):
     parser.add_argument(
         "--reps", type=int, default=5, help="repetitions, at least 5 to be believed"
     )
-    parser.add_argument("--warmup", type=float, default=0.15, help="seconds before each window")
-    parser.add_argument("--window", type=float, default=0.3, help="seconds of each window")
+    parser.add_argument("--warmup", type=float, default=0.1, help="seconds before each window")
+    parser.add_argument("--window", type=float, default=0.2, help="seconds of each window")
     parser.add_argument("--poll", choices=("busy", "block"), default="busy", help="of the client")
     parser.add_argument("--no-syscalls", action="store_true", help="leave the strace runs out")
     parser.add_argument("--once", action="store_true", help="do not measure lost cells again")
@@ -305,8 +407,13 @@ def settings_of(args):
 
 
 def show_list(run):
+    seconds = collections.Counter()
     for cell in run.cells:
-        print(f"{cell.name:34} {cell.title}")
+        seconds[cell.kind] += run.cell_s(cell)
+        print(f"{cell.name:34} {run.cell_s(cell):4.0f} s  {cell.title}")
+    print("\nTables, the longest first:")
+    for kind, total in seconds.most_common():
+        print(f"  {kind:20} {report.duration(total)}")
     print(
         f"{len(run.cells)} cells, {run.settings.repetitions} repetitions, "
         f"about {report.duration(run.expected_s())}"
@@ -360,6 +467,8 @@ def measured(run, args):
         "settings": asdict(run.settings),
         "arms": run.specs,
         "missing": run.missing,
+        "skipped": run.skipped,
+        "disturbed": run.disturbed,
         "cells": list(run.results.values()),
     }
 
@@ -382,10 +491,13 @@ def main(argv=None):
     run.probe_arms()
     if args.arms[0] in run.missing:
         sys.exit(f"{args.arms[0]} cannot be measured: {run.missing[args.arms[0]]}")
+    run.probe_cells()
     for spec, reason in run.missing.items():
         print(f"warning: {spec} does not take part: {reason}", file=sys.stderr)
+    for reason, names in run.skipped.items():
+        print(f"warning: {report.skipped_text(reason, names)}", file=sys.stderr)
     print(
-        f"{len(chosen)} cells, {run.settings.repetitions} repetitions, arms "
+        f"{len(run.cells)} cells, {run.settings.repetitions} repetitions, arms "
         f"{' '.join(run.specs)}: about {report.duration(run.expected_s())}",
         file=sys.stderr,
     )

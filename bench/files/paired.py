@@ -98,14 +98,14 @@ def summary(slices):
     return {key: stats.median([sample[key] for sample in slices]) for key in slices[0]}
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workload", required=True, choices=workloads.WORKLOADS)
     parser.add_argument("--arms", default="gyre;aiofiles;anyio;threads;blocking")
     parser.add_argument("--rep", type=int, default=0)
     parser.add_argument("--slices", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     asyncio.set_event_loop(None)
     workload = workloads.WORKLOADS[args.workload]
     answer = repetition(workload, args.arms.split(";"), args.rep, args.slices, args.quick)

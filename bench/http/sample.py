@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 HOST = "127.0.0.1"
 START_LIMIT_S = 20
+WARMUP_S = 0.4
 ARM_VARIABLE = "GYRE_BENCH_ARM"
 
 
@@ -69,22 +70,40 @@ def cpu_s(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def wrk_on_its_core(args: argparse.Namespace, command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {args.client_core}),
+    )
+
+
+def warm_up(args: argparse.Namespace, port: int) -> None:
+    """As long as it needs: wrk knows whole seconds only, but an interrupt ends it at once."""
+    command = ["wrk", "-t1", f"-c{min(args.connections, 64)}", "-d10s"]
+    wrk = wrk_on_its_core(args, [*command, f"http://{HOST}:{port}{args.path}"])
+    try:
+        wrk.wait(WARMUP_S)
+    except subprocess.TimeoutExpired:
+        wrk.send_signal(signal.SIGINT)
+    _, text = wrk.communicate(timeout=30)
+    if wrk.returncode != 0:
+        raise SampleError(f"wrk failed: {text.strip()[-200:]}")
+
+
 def under_wrk(args: argparse.Namespace, port: int, pid: int, seconds: float) -> dict[str, float]:
     command = ["wrk", "-t1", f"-c{args.connections}", f"-d{max(1, round(seconds))}s", "--latency"]
     command += ["-s", str(HERE / "wrk.lua"), f"http://{HOST}:{port}{args.path}"]
     cpu_before_s, begin = cpu_s(pid), time.monotonic()
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-        preexec_fn=lambda: os.sched_setaffinity(0, {args.client_core}),
-    )
+    wrk = wrk_on_its_core(args, command)
+    stdout, stderr = wrk.communicate(timeout=60)
     spent_s, wall_s = cpu_s(pid) - cpu_before_s, time.monotonic() - begin
-    lines = [line for line in done.stdout.splitlines() if line.startswith("JSON ")]
-    if done.returncode != 0 or not lines:
-        raise SampleError(f"wrk failed: {(done.stderr or done.stdout).strip()[-200:]}")
+    lines = [line for line in stdout.splitlines() if line.startswith("JSON ")]
+    if wrk.returncode != 0 or not lines:
+        raise SampleError(f"wrk failed: {(stderr or stdout).strip()[-200:]}")
     got = json.loads(lines[0][5:])
     if got["errors"] or not got["requests"]:
         raise SampleError(f"{got['errors']} errors in {got['requests']} requests")
@@ -102,8 +121,7 @@ def served(args: argparse.Namespace, port: int) -> dict[str, float]:
     command = server_command(args.server, args.arm, port)
     child = start(command, args.arm, args.server_core, port)
     try:
-        warm = argparse.Namespace(**{**vars(args), "connections": min(args.connections, 64)})
-        under_wrk(warm, port, child.pid, 1)
+        warm_up(args, port)
         return under_wrk(args, port, child.pid, args.seconds)
     finally:
         child.send_signal(signal.SIGTERM)
@@ -137,7 +155,7 @@ async def fetch_all(url: str, connections: int, seconds: float) -> dict[str, flo
     connector = aiohttp.TCPConnector(limit=connections)
     async with aiohttp.ClientSession(connector=connector) as session:
         tasks = [asyncio.create_task(fetch(session)) for _ in range(connections)]
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(WARMUP_S)
         counting, cpu_before_s, begin = True, time.process_time(), time.monotonic()
         await asyncio.sleep(seconds)
         counting, cpu, wall_s = False, time.process_time() - cpu_before_s, time.monotonic() - begin

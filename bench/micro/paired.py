@@ -88,13 +88,13 @@ def repetition(workload, specs, rep, slices):
     return {spec: summary(taken) for spec, taken in samples.items()}, errors
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workload", required=True, choices=workloads.WORKLOADS)
     parser.add_argument("--arms", default="gyre;uvloop;asyncio")
     parser.add_argument("--rep", type=int, default=0)
     parser.add_argument("--slices", type=int, default=5)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     asyncio.set_event_loop(None)
     workload = workloads.WORKLOADS[args.workload]
     samples, errors = repetition(workload, args.arms.split(";"), args.rep, args.slices)

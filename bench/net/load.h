@@ -46,6 +46,7 @@ struct load_options {
     bool histogram;      /* put the whole latency histogram into the report */
     uint64_t warmup_ns;
     uint64_t duration_ns;
+    uint64_t rest_ns; /* after an echo: nothing in flight for so long, then closed for so long */
     pid_t server_pid; /* 0: no figures about the server */
 };
 
@@ -109,6 +110,8 @@ struct load {
     struct server_sample before; /* before the first connection */
     struct server_sample begin;
     struct server_sample end;
+    struct server_sample resting; /* rest_ns: the connections are open and idle */
+    struct server_sample closed;  /* rest_ns: they are closed */
     struct hist latency;
 };
 
@@ -121,6 +124,7 @@ bool load_turn_phase(struct load *load);
 /* Waits for events as the poll mode and the next edge say; `again`: work is left, do not sleep. */
 struct epoll_event;
 int load_wait(struct load *load, struct epoll_event *events, int max, bool again, uint64_t due_ns);
+void load_rest(struct load *load, struct server_sample *out);
 void load_report(const struct load *load);
 _Noreturn void load_fail(enum load_exit code, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

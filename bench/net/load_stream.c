@@ -359,11 +359,15 @@ load_run_stream(struct load *load, const struct load_address *address)
     if (options->mode == LOAD_SINK)
         for (unsigned i = 0; i < options->connections; i++)
             sink_check(&engine.connections[i]);
+    if (options->rest_ns != 0)
+        load_rest(load, &load->resting);
     for (unsigned i = 0; i < options->connections; i++) {
         tls_free(engine.connections[i].tls);
         close(engine.connections[i].fd);
         free(engine.connections[i].stamp_ns);
     }
+    if (options->rest_ns != 0)
+        load_rest(load, &load->closed);
     free(engine.connections);
     free(engine.again);
     free(engine.buffer);

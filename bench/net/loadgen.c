@@ -25,6 +25,9 @@ static const char usage[] =
     "  --tls                speak TLS (loadgen_tls only)\n"
     "  --poll busy|block    spin or sleep while nothing arrives (busy)\n"
     "  --warmup S, --duration S   before and in the measured window (0.3, 1.0)\n"
+    "  --rest S             after an echo leave the connections idle for so long, close them, "
+    "wait\n"
+    "                       as long again, and report the server's memory at both times\n"
     "  --server-pid PID     read this process's CPU clock, faults and memory at both ends\n"
     "  --verify all|ends    in the window compare every byte, or the ends of each read (ends)\n"
     "  --histogram          report all latencies\n"
@@ -67,6 +70,7 @@ static const struct option long_options[] = {
     {"gso", no_argument, NULL, 'z'},
     {"warmup", required_argument, NULL, 'w'},
     {"duration", required_argument, NULL, 't'},
+    {"rest", required_argument, NULL, 'e'},
     {"server-pid", required_argument, NULL, 'i'},
     {"verify", required_argument, NULL, 'v'},
     {"histogram", no_argument, NULL, 'g'},
@@ -119,6 +123,9 @@ take_option(struct load_options *options, int letter, const char *value)
     case 't':
         options->duration_ns = (uint64_t)(number(value, 0.001, 3600) * 1e9);
         return;
+    case 'e':
+        options->rest_ns = (uint64_t)(number(value, 0, 3600) * 1e9);
+        return;
     case 'i':
         options->server_pid = (pid_t)number(value, 1, 1 << 30);
         return;
@@ -155,6 +162,8 @@ check_options(const struct load_options *options)
         load_fail(LOAD_EXIT_USAGE, "--split must be smaller than --size");
     if (options->rate > 0 && options->mode != LOAD_ECHO)
         load_fail(LOAD_EXIT_USAGE, "--rate goes with --mode echo");
+    if (options->rest_ns != 0 && (options->mode != LOAD_ECHO || options->udp || options->hold))
+        load_fail(LOAD_EXIT_USAGE, "--rest goes with --mode echo, without --udp and --hold");
     if (options->tls && (options->mode == LOAD_SINK || options->mode == LOAD_SOURCE))
         load_fail(LOAD_EXIT_USAGE, "--tls goes with --mode echo, churn and idle");
     if (options->udp &&

@@ -145,6 +145,16 @@ end_window(struct load *load)
     load->phase = PHASE_DONE;
 }
 
+/* Leaves the server alone for a while, then looks at it. */
+void
+load_rest(struct load *load, struct server_sample *out)
+{
+    struct timespec rest = {(time_t)(load->options.rest_ns / SECOND_NS),
+                            (long)(load->options.rest_ns % SECOND_NS)};
+    nanosleep(&rest, NULL);
+    load_sample_server(load, out);
+}
+
 bool
 load_turn_phase(struct load *load)
 {
@@ -167,7 +177,7 @@ load_turn_phase(struct load *load)
     case PHASE_MEASURE:
         if (load->now_ns < load->edge_ns)
             break;
-        if (load->options.hold)
+        if (load->options.hold || load->options.rest_ns != 0)
             load->phase = PHASE_SETTLE_END;
         else
             end_window(load);
@@ -176,7 +186,8 @@ load_turn_phase(struct load *load)
         if (drains && load->in_flight != 0)
             break;
         end_window(load);
-        hold("end");
+        if (load->options.hold)
+            hold("end");
         return true;
     case PHASE_DONE:
         break;
@@ -289,6 +300,9 @@ load_report(const struct load *load)
                load->end.user_ticks - load->begin.user_ticks,
                load->end.system_ticks - load->begin.system_ticks,
                load->end.minor_faults - load->begin.minor_faults);
+        if (options->rest_ns != 0)
+            printf("    \"rss_bytes_resting\": %" PRIu64 ", \"rss_bytes_closed\": %" PRIu64 ",\n",
+                   load->resting.rss_bytes, load->closed.rss_bytes);
         printf("    \"rss_bytes\": %" PRIu64 ", \"rss_bytes_before\": %" PRIu64
                ", \"rss_bytes_per_connection\": %.1f},\n",
                load->end.rss_bytes, load->before.rss_bytes, grown / options->connections);
