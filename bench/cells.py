@@ -218,7 +218,7 @@ def connection_cells():
 
 
 def burst_cells():
-    for mode in ("proto", "buffered", "streams", "sock"):
+    for mode in ("proto", "streams", "sock"):
         yield net_cell(
             f"net.burst.{mode}.c1000.128K",
             "memory that the server keeps after 1000 connections echoed 128 KiB each and closed; "

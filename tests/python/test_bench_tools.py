@@ -575,8 +575,10 @@ def test_system_calls_are_counted_exactly():
     except measure.MeasureError as error:
         pytest.skip(str(error))  # no strace, or not allowed to trace
     assert counted["counters"] == {}  # asyncio keeps none
-    assert counted["calls"]["sendto"] == pytest.approx(1, abs=0.01)
-    assert counted["calls"]["recvfrom"] == pytest.approx(1, abs=0.01)
+    # SIGUSR1 writes a byte to asyncio's own socket, which it then reads
+    off = max(0.01, 2 / counted["messages"])
+    assert counted["calls"]["sendto"] == pytest.approx(1, abs=off)
+    assert counted["calls"]["recvfrom"] == pytest.approx(1, abs=off)
 
 
 def test_memory_after_a_burst(loadgen):
