@@ -1,13 +1,14 @@
 """Subprocesses: asyncio's own transport over gyre's pipes, and the child's end by a pidfd.
 
-No SIGCHLD handler, no child watcher, no thread: a pidfd is readable when the child has ended.  It
-also names the child for as long as it is open, so that no signal hits a stranger that got its
+No SIGCHLD handler, no child watcher, no thread: a pidfd is readable when the child has ended, and
+one poll of the ring waits for that.  It also names the child for as long as it is open, so that no signal hits a stranger that got its
 number.  Where pidfd_open is refused (a sandbox), one thread per child waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import threading
@@ -29,6 +30,9 @@ class _Child:
     def __init__(self, pid: int, pidfd: int) -> None:
         self.pid = pid
         self.pidfd = pidfd
+
+    def fileno(self) -> int:
+        return self.pidfd
 
     def send_signal(self, sig: int) -> None:
         """As os.kill(), but only this child is hit; nothing if it is reaped."""
@@ -96,6 +100,7 @@ class SubprocessMixin(asyncio.BaseEventLoop):
     """The subprocess methods of gyre.Loop that BaseEventLoop leaves open."""
 
     _children: dict[int, _Child]  # by pidfd
+    _sock_wait: Any
 
     async def _make_subprocess_transport(
         self,
@@ -148,10 +153,10 @@ class SubprocessMixin(asyncio.BaseEventLoop):
         transport._child = child
         transport._proc.send_signal = child.send_signal  # kill() and terminate() call it
         self._children[pidfd] = child
-        self._add_reader(pidfd, self._child_ended, child, transport)  # type: ignore[attr-defined]
+        ended = self._sock_wait(child, False).future
+        ended.add_done_callback(functools.partial(self._child_ended, child, transport))
 
-    def _child_ended(self, child: _Child, transport: Any) -> None:
-        self._remove_reader(child.pidfd)  # type: ignore[attr-defined]
+    def _child_ended(self, child: _Child, transport: Any, ended: Any) -> None:
         del self._children[child.pidfd]
         try:
             code = child.reap()

@@ -489,7 +489,9 @@ def test_loop_closed_with_a_live_child(new_loop):
         os.waitpid(pid, 0)
 
 
-def test_many_in_a_row(loop):
+def test_many_in_a_row(loop, kind):
+    thousands = 2000 if kind == "gyre" else 300
+
     def state():
         gc.collect()
         return len(os.listdir("/proc/self/fd")), len(gc.get_objects())
@@ -504,7 +506,7 @@ def test_many_in_a_row(loop):
 
     run(loop, some(30))
     fds, objects = state()
-    run(loop, some(300))
+    run(loop, some(thousands))
     fds_after, objects_after = state()
     assert fds_after == fds
     assert objects_after - objects < 200
@@ -579,6 +581,30 @@ def test_no_threads(loop):
         await process.wait()
 
     run(loop, main())
+
+
+@pytest.mark.only("gyre")
+def test_readers_of_the_user_are_apart(loop):
+    """A child is waited for by an operation of its own: not by what add_reader() changes."""
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE)
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError, RuntimeError):
+                if "pidfd" in os.readlink(f"/proc/self/fd/{name}"):
+                    assert not loop.remove_reader(int(name))
+                    loop.add_reader(int(name), seen.append, "reader")
+                    found.append(int(name))
+        process.stdin.close()
+        assert await process.wait() == 0
+        await asyncio.sleep(0)
+        return process
+
+    found, seen = [], []
+    run(loop, main())
+    assert len(found) == 1
+    for number in found:
+        loop.remove_reader(number)
 
 
 @pytest.mark.only("gyre")
