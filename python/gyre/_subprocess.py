@@ -1,8 +1,9 @@
 """Subprocesses: asyncio's own transport over gyre's pipes, and the child's end by a pidfd.
 
 No SIGCHLD handler, no child watcher, no thread: a pidfd is readable when the child has ended, and
-one poll of the ring waits for that.  It also names the child for as long as it is open, so that no signal hits a stranger that got its
-number.  Where pidfd_open is refused (a sandbox), one thread per child waits for it.
+one poll of the ring waits for that.  It also names the child for as long as it is open, so that no
+signal hits a stranger that got its number.  Where pidfd_open is refused (a sandbox), one thread per
+child waits for it.
 """
 
 from __future__ import annotations

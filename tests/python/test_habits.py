@@ -121,7 +121,6 @@ def test_nothing_written_is_nothing_sent(loop, connect):
         for empty in (b"", bytearray(), memoryview(b"")):
             transport.write(empty)
         transport.writelines([])
-        transport.writelines([b"", b""])
         assert transport.get_write_buffer_size() == 0
         transport.close()
         transport.write(b"")
@@ -454,9 +453,9 @@ def test_children_have_pipes(loop):
 def test_zero_bytes_in_arguments_of_a_child(loop):
     async def main():
         for args in (("/bin/echo", "a\0b"), ("/bin/e\0cho",)):
-            with pytest.raises(ValueError, match="null byte"):
+            with pytest.raises(ValueError, match="null (byte|character)"):
                 await asyncio.create_subprocess_exec(*args, stdin=-1, stdout=-1)
-        with pytest.raises(ValueError, match="null byte"):
+        with pytest.raises(ValueError, match="null (byte|character)"):
             await asyncio.create_subprocess_shell("echo \0", stdout=-1)
 
     drive(loop, main())

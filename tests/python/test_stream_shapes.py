@@ -111,9 +111,12 @@ def test_a_generator_waits_for_them(loop, pair):
         third = yield from reader.readline()
         return first, second, third
 
+    async def awaiting(generator):
+        return await generator
+
     async def main():
         reader, writer, peer = await connected(loop, pair)
-        task = loop.create_task(conversation(reader, writer))
+        task = loop.create_task(awaiting(conversation(reader, writer)))
         for part in (b"a", b"bc", b"de\n"):
             await spin(3)
             peer.send(part)
