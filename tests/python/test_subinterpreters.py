@@ -111,6 +111,32 @@ loop.call_soon(print)
 loop.call_later(1000, print)
 """
 
+# Each loop is inside of a callback that never gives up a GIL and waits for the other's mark:
+# neither gets on unless both run at the same moment, with a GIL each.
+TOGETHER = """
+import asyncio, mmap, sys, time
+import gyre
+
+sys.setswitchinterval(1000)
+marks = mmap.mmap(MARKS, 2)
+
+def meet(met):
+    marks[ME] = 1
+    end = time.monotonic() + 20
+    while not marks[1 - ME]:
+        assert time.monotonic() < end, "the other loop does not run"
+    met.set_result(None)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    assert type(loop) is gyre.Loop
+    met = loop.create_future()
+    loop.call_later(0.001, meet, met)
+    await met
+
+gyre.run(main())
+"""
+
 HOST = """
 import faulthandler, os, sys, threading
 faulthandler.enable()
@@ -174,6 +200,18 @@ assert count() == before, (before, count())
         GUEST=code,
     )
     assert stderr == ""
+
+
+def test_the_same_moment_in_two_loops(kind):
+    run_host(
+        """
+marks = os.memfd_create("marks")
+os.truncate(marks, 2)
+at_once(*(f"ME, MARKS = {me}, {marks}" + TOGETHER for me in (0, 1)))
+os.close(marks)
+""",
+        TOGETHER=TOGETHER,
+    )
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason=HEAP_OF_3_12)
