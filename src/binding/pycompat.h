@@ -39,6 +39,12 @@
 #define GPY_HAS_AWAITED_BY 0
 #endif
 
+#if PY_VERSION_HEX >= 0x030F0000
+#define GPY_COROUTINES_HAVE_STATE 1 /* cr_state, which inspect.getcoroutinestate() reads */
+#else
+#define GPY_COROUTINES_HAVE_STATE 0
+#endif
+
 #if PY_VERSION_HEX >= 0x030D0000
 #define GPY_SERVER_ATTACH_TAKES_TRANSPORT 1 /* Server._attach(transport), _detach(transport) */
 #else

@@ -651,6 +651,21 @@ coro_get_suspended(struct gpy_stream_coro *self, void *Py_UNUSED(closure))
                            self->phase != GPY_CORO_DONE);
 }
 
+#if GPY_COROUTINES_HAVE_STATE
+static PyObject *
+coro_get_state(struct gpy_stream_coro *self, void *Py_UNUSED(closure))
+{
+    const char *name = "CORO_SUSPENDED";
+    if (self->running)
+        name = "CORO_RUNNING";
+    else if (self->phase == GPY_CORO_CREATED)
+        name = "CORO_CREATED";
+    else if (self->phase == GPY_CORO_DONE)
+        name = "CORO_CLOSED";
+    return PyUnicode_FromString(name);
+}
+#endif
+
 static PyObject *
 coro_get_none(struct gpy_stream_coro *Py_UNUSED(self), void *Py_UNUSED(closure))
 {
@@ -706,6 +721,9 @@ static PyGetSetDef coro_getset[] = {
     {"__qualname__", (getter)coro_get_name, NULL, NULL, "__qualname__"},
     {"cr_running", (getter)coro_get_running, NULL, NULL, NULL},
     {"cr_suspended", (getter)coro_get_suspended, NULL, NULL, NULL},
+#if GPY_COROUTINES_HAVE_STATE
+    {"cr_state", (getter)coro_get_state, NULL, NULL, NULL},
+#endif
     {"cr_frame", (getter)coro_get_frame, NULL, NULL, NULL},
     {"cr_code", (getter)coro_get_code, NULL, NULL, NULL},
     {"cr_await", (getter)coro_get_await, NULL, NULL, NULL},
