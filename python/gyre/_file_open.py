@@ -8,6 +8,7 @@ import errno
 import io
 import os
 import stat
+import sys
 import warnings
 from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
@@ -148,7 +149,8 @@ class _Request:
         """The mode as io.FileIO names it: rb, rb+, wb ..."""
         letter = next(letter for letter in self.letters if letter in _FLAGS)
         if "+" in self.letters:
-            return "rb+" if letter == "w" else letter + "b+"
+            # io.FileIO could not tell the two apart before 3.15.
+            return "rb+" if letter == "w" and sys.version_info < (3, 15) else letter + "b+"
         return letter + "b"
 
     # ---- opening ----
