@@ -573,6 +573,7 @@ def test_unclosed(new_loop, ends):
     with pytest.warns(ResourceWarning, match="unclosed transport"):
         del reading, writing, loop
         gc.collect()
+    gc.collect()  # the warning named the transport
     assert [ref() for ref in known] == [None, None]
     assert r.closed
     assert w.closed
