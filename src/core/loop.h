@@ -22,6 +22,7 @@
 #include "forkmark.h"
 #include "op.h"
 #include "ring.h"
+#include "sendq.h"
 #include "spin.h"
 #include "timer.h"
 #include "wakeup.h"
@@ -73,6 +74,7 @@ struct gy_loop {
     struct gy_list work;      /* gy_work items: deferred work                          */
     struct gy_list send_pool; /* spare gy_stream_send blocks                           */
     uint32_t send_pool_count;
+    struct gy_sendq_spare spare_segments;
     uint32_t inflight;       /* ops INFLIGHT or CANCELLING                            */
     uint32_t live;           /* streams and listeners not yet closed                  */
     struct gy_timers timers; /* the embedder's (call_later) and the core's own        */

@@ -29,6 +29,7 @@ gy_loop_init(struct gy_loop *loop, const struct gy_ring_options *options,
     gy_list_init(&loop->bursts);
     gy_list_init(&loop->work);
     gy_list_init(&loop->send_pool);
+    gy_sendq_spare_init(&loop->spare_segments);
     gy_timers_init(&loop->timers);
     gy_bufgroup_init(&loop->buffers);
     loop->ring_options = *options;

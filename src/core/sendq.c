@@ -1,16 +1,58 @@
 /* sendq.c: the queue of segments behind a stream.
  *
- * Purpose: a growable ring of segments whose first two need no allocation, since most writes leave
- * at once and a queue is short when there is one.  Owner: the stream.  Thread: the loop's.
- * Invariants: bytes is the sum of all lengths; no segment is empty; release is called only when the
- * queue already is what it will be after the call, because a release may run the embedder's code,
- * which may push, flush or drop. */
+ * Purpose: a growable ring of segments.  Most writes leave at once and a queue is short when there
+ * is one, so its first block is borrowed from the loop's spare ones and given back when the queue
+ * is empty.  Owner: the stream.  Thread: the loop's.
+ * Invariants: bytes is the sum of all lengths; no segment is empty; an empty queue holds no memory;
+ * release is called only when the queue already is what it will be after the call, because a
+ * release may run the embedder's code, which may push, flush or drop. */
 #include "sendq.h"
 
 #include "sys.h"
 #include <errno.h>
 
-enum { SENDQ_FIRST_CAPACITY = 16, SENDQ_KEPT_CAPACITY = 64 };
+enum { SENDQ_SECOND = 16 };
+
+void
+gy_sendq_spare_init(struct gy_sendq_spare *spare)
+{
+    spare->first = NULL;
+    spare->room = GY_SENDQ_SPARE_MAX;
+}
+
+void
+gy_sendq_spare_deinit(struct gy_sendq_spare *spare)
+{
+    while (spare->first != NULL) {
+        struct gy_segment *block = spare->first;
+        spare->first = block->owner;
+        gy_free(block);
+    }
+    spare->room = 0;
+}
+
+static inline struct gy_segment *
+borrow(struct gy_sendq_spare *spare)
+{
+    struct gy_segment *block = spare->first;
+    if (GY_UNLIKELY(block == NULL))
+        return gy_alloc(GY_SENDQ_FIRST * sizeof(*block));
+    spare->first = block->owner;
+    spare->room++;
+    return block;
+}
+
+static inline void
+give_back(struct gy_sendq_spare *spare, struct gy_segment *block, uint32_t capacity)
+{
+    if (GY_UNLIKELY(capacity != GY_SENDQ_FIRST || spare->room == 0)) {
+        gy_free(block);
+        return;
+    }
+    block->owner = spare->first;
+    spare->first = block;
+    spare->room--;
+}
 
 static struct gy_segment *
 segment_at(const struct gy_sendq *queue, uint32_t position)
@@ -20,57 +62,29 @@ segment_at(const struct gy_sendq *queue, uint32_t position)
     return &queue->segments[(queue->head + position) & (queue->capacity - 1)];
 }
 
-static void
-reset(struct gy_sendq *queue)
-{
-    queue->segments = queue->inline_segments;
-    queue->capacity = GY_SENDQ_INLINE;
-    queue->head = 0;
-    queue->count = 0;
-    queue->bytes = 0;
-}
-
 void
 gy_sendq_init(struct gy_sendq *queue)
 {
-    _Static_assert((GY_SENDQ_INLINE & (GY_SENDQ_INLINE - 1)) == 0, "positions are masked");
-    _Static_assert((SENDQ_FIRST_CAPACITY & (SENDQ_FIRST_CAPACITY - 1)) == 0,
-                   "positions are masked");
-    reset(queue);
-}
-
-static void
-free_segments(struct gy_sendq *queue)
-{
-    GY_ASSERT(queue->count == 0);
-    GY_ASSERT(queue->bytes == 0);
-    if (queue->segments != queue->inline_segments)
-        gy_free(queue->segments);
-    reset(queue);
-}
-
-void
-gy_sendq_deinit(struct gy_sendq *queue)
-{
-    free_segments(queue);
+    _Static_assert((GY_SENDQ_FIRST & (GY_SENDQ_FIRST - 1)) == 0, "positions are masked");
+    _Static_assert((SENDQ_SECOND & (SENDQ_SECOND - 1)) == 0, "positions are masked");
+    *queue = (struct gy_sendq){.segments = NULL};
 }
 
 static GY_COLD int
-grow(struct gy_sendq *queue)
+grow(struct gy_sendq *queue, struct gy_sendq_spare *spare)
 {
     uint32_t capacity = queue->capacity;
     struct gy_segment *segments;
 
     if (capacity > UINT32_MAX / 2)
         return -ENOMEM;
-    capacity = capacity < SENDQ_FIRST_CAPACITY ? SENDQ_FIRST_CAPACITY : capacity * 2;
+    capacity = capacity < SENDQ_SECOND ? SENDQ_SECOND : capacity * 2;
     segments = gy_alloc(capacity * sizeof(*segments));
     if (segments == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < queue->count; i++)
         segments[i] = *segment_at(queue, i);
-    if (queue->segments != queue->inline_segments)
-        gy_free(queue->segments);
+    give_back(spare, queue->segments, queue->capacity);
     queue->segments = segments;
     queue->capacity = capacity;
     queue->head = 0;
@@ -78,13 +92,20 @@ grow(struct gy_sendq *queue)
 }
 
 int
-gy_sendq_push(struct gy_sendq *queue, const struct gy_segment *segment)
+gy_sendq_push(struct gy_sendq *queue, struct gy_sendq_spare *spare,
+              const struct gy_segment *segment)
 {
     GY_ASSERT(segment->len > 0);
     if (segment->len > SIZE_MAX - queue->bytes)
         return -ENOMEM;
-    if (queue->count == queue->capacity) {
-        int err = grow(queue);
+    if (queue->segments == NULL) {
+        queue->segments = borrow(spare);
+        if (queue->segments == NULL)
+            return -ENOMEM;
+        queue->capacity = GY_SENDQ_FIRST;
+        queue->head = 0;
+    } else if (queue->count == queue->capacity) {
+        int err = grow(queue, spare);
         if (err < 0)
             return err;
     }
@@ -108,7 +129,8 @@ gy_sendq_iovec(const struct gy_sendq *queue, struct iovec *iov, unsigned max)
 }
 
 void
-gy_sendq_advance(struct gy_sendq *queue, size_t len, gy_release_fn release, void *context)
+gy_sendq_advance(struct gy_sendq *queue, struct gy_sendq_spare *spare, size_t len,
+                 gy_release_fn release, void *context)
 {
     void *owners[GY_SENDQ_IOV_MAX];
     unsigned released = 0;
@@ -129,23 +151,23 @@ gy_sendq_advance(struct gy_sendq *queue, size_t len, gy_release_fn release, void
         queue->head = (queue->head + 1) & (queue->capacity - 1);
         queue->count--;
     }
-    /* What one burst needed is not kept for the life of the connection. */
-    if (queue->count == 0 && queue->capacity > SENDQ_KEPT_CAPACITY)
-        free_segments(queue);
+    if (queue->count == 0 && queue->segments != NULL) {
+        give_back(spare, queue->segments, queue->capacity);
+        queue->segments = NULL;
+    }
     for (unsigned i = 0; i < released; i++)
         release(context, owners[i]);
 }
 
 void
-gy_sendq_drop(struct gy_sendq *queue, gy_release_fn release, void *context)
+gy_sendq_drop(struct gy_sendq *queue, struct gy_sendq_spare *spare, gy_release_fn release,
+              void *context)
 {
     struct gy_sendq taken = *queue;
 
-    if (queue->segments == queue->inline_segments)
-        taken.segments = taken.inline_segments;
-    reset(queue);
+    gy_sendq_init(queue);
     for (uint32_t i = 0; i < taken.count; i++)
         release(context, segment_at(&taken, i)->owner);
-    if (taken.segments != taken.inline_segments)
-        gy_free(taken.segments);
+    if (taken.segments != NULL)
+        give_back(spare, taken.segments, taken.capacity);
 }

@@ -90,7 +90,6 @@ release_everything(struct gy_stream *stream)
     gy_stream_drop_held(stream);
     gy_stream_drop_queue(stream);
     gy_stream_free_send(stream);
-    gy_sendq_deinit(&stream->queue);
 }
 
 static void
@@ -183,7 +182,7 @@ gy_stream_abandon(struct gy_stream *stream)
         GY_ASSERT(loop->closed); /* else it would land in freed memory */
         /* The dead ring may still read the segments and the block that names them. */
         gy_list_remove(&stream->send_op.link);
-        gy_sendq_drop(&stream->queue, keep_owner, stream);
+        gy_sendq_drop(&stream->queue, &loop->spare_segments, keep_owner, stream);
         stream->send = NULL;
     }
     if (!gy_op_cancel(loop, &stream->recv_op)) {

@@ -90,8 +90,8 @@ struct gy_stream {
     uint8_t policy;       /* enum gy_recv_policy                                      */
     uint8_t recv_mode;    /* the policy that recv_op was last armed with               */
     uint8_t full_reads;   /* MULTISHOT: receives in a row that filled their buffer    */
-    struct gy_list dirty; /* in loop->dirty: has unsent segments not yet tried        */
     int32_t error;        /* -errno that host->error still has to hear from the work list, or 0 */
+    struct gy_list dirty; /* in loop->dirty: has unsent segments not yet tried        */
     struct gy_work work;  /* readable, to be re-armed, failed, or to finish           */
     struct gy_op recv_op;
     struct gy_op send_op;
@@ -155,6 +155,6 @@ void gy_stream_prepare_recv(struct gy_loop *loop, struct gy_op *op, struct io_ur
 void gy_stream_prepare_send(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe);
 void gy_stream_on_recv(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev);
 void gy_stream_on_send(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev);
-void gy_stream_pool_drain(struct gy_loop *loop); /* frees the blocks of loop->send_pool */
+void gy_stream_pool_drain(struct gy_loop *loop); /* frees the loop's spare blocks */
 
 #endif

@@ -34,7 +34,7 @@ static void
 account(struct gy_stream *stream, size_t len)
 {
     stream->loop->counters.bytes_out += len;
-    gy_sendq_advance(&stream->queue, len, release_owner, stream);
+    gy_sendq_advance(&stream->queue, &stream->loop->spare_segments, len, release_owner, stream);
 }
 
 void
@@ -42,7 +42,7 @@ gy_stream_drop_queue(struct gy_stream *stream)
 {
     GY_ASSERT(gy_op_is_idle(&stream->send_op) || stream->queue.count == 0);
     gy_list_remove(&stream->dirty);
-    gy_sendq_drop(&stream->queue, release_owner, stream);
+    gy_sendq_drop(&stream->queue, &stream->loop->spare_segments, release_owner, stream);
 }
 
 void
@@ -70,6 +70,7 @@ gy_stream_pool_drain(struct gy_loop *loop)
     while ((node = gy_list_pop(&loop->send_pool)) != NULL)
         gy_free(container_of(node, struct gy_stream_send, link));
     loop->send_pool_count = 0;
+    gy_sendq_spare_deinit(&loop->spare_segments);
 }
 
 /* One call to the kernel, which takes what it takes without waiting. */
@@ -201,7 +202,7 @@ gy_stream_write(struct gy_stream *stream, const struct gy_segment *segment)
 
     if (!gy_stream_alive(stream) || (stream->flags & GY_STREAM_SHUT_WANTED) != 0)
         return -EPIPE;
-    err = gy_sendq_push(&stream->queue, segment);
+    err = gy_sendq_push(&stream->queue, &stream->loop->spare_segments, segment);
     if (err < 0)
         return err;
     /* While a send is in flight its handler sends the rest. */
