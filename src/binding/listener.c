@@ -113,7 +113,7 @@ accept_plain(struct gpy_listener *self, PyObject *context, int fd)
         report_failed(self, protocol);
     } else {
         if (!self->is_tcp)
-            transport->stream.flags |= GY_STREAM_READ_OUT;
+            gpy_stream_transport_not_tcp(transport);
         gpy_transport_debug(&transport->base, "%r is a new connection of %r",
                             self->server ? self->server : Py_None, NULL);
         if (gpy_stream_transport_start(transport, NULL) < 0) {
@@ -292,7 +292,7 @@ gpy_loop_make_accepted_transport(struct gpy_loop *loop, PyObject *args)
     if (self == NULL)
         return NULL;
     if (!is_tcp)
-        self->stream.flags |= GY_STREAM_READ_OUT;
+        gpy_stream_transport_not_tcp(self);
     if (gpy_stream_transport_start(self, NULL) < 0) {
         self->stream.fd = -1; /* stays the caller's */
         self->base.fd_gone = true;

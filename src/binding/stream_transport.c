@@ -594,14 +594,24 @@ done:
 /* ---- loop._make_socket_transport
  * ------------------------------------------------------------------------ */
 
-/* Always without Nagle's delay.  Anything but TCP refuses the option: there a short read does not
- * mean that the socket is empty. */
+void
+gpy_stream_transport_not_tcp(struct gpy_stream_transport *self)
+{
+    int domain = AF_UNSPEC;
+    socklen_t len = sizeof(domain);
+    (void)getsockopt(self->base.fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
+    self->stream.flags |= GY_STREAM_READ_OUT;
+    if (domain == AF_UNIX)
+        self->stream.flags |= GY_STREAM_LOCAL;
+}
+
+/* Always without Nagle's delay, which anything but TCP refuses. */
 static void
 tune_socket(struct gpy_stream_transport *self)
 {
     int on = 1;
     if (setsockopt(self->base.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
-        self->stream.flags |= GY_STREAM_READ_OUT;
+        gpy_stream_transport_not_tcp(self);
 }
 
 PyObject *

@@ -50,6 +50,8 @@ struct gpy_stream_transport *gpy_stream_transport_new(struct gpy_loop *loop,
 /* Schedules connection_made(), then the start of reading and the result of `waiter` (NULL: none).
  * 0 or -1. */
 int gpy_stream_transport_start(struct gpy_stream_transport *self, PyObject *waiter);
+/* Before the start, if the socket is not TCP: a short read does not mean that it is empty. */
+void gpy_stream_transport_not_tcp(struct gpy_stream_transport *self);
 /* For a transport that was never started: closes it without a word. */
 void gpy_stream_transport_discard(struct gpy_stream_transport *self);
 

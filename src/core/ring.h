@@ -78,6 +78,9 @@ struct gy_ring_ops {
 
     /* Immediate, non-blocking calls: result or -errno; EINTR is retried inside. */
     ssize_t (*try_recv)(struct gy_ring *ring, int fd, void *buf, size_t len);
+    /* The same on a UNIX socket; *cut: it ended at what came with the bytes (a descriptor, say),
+     * and more may be there. */
+    ssize_t (*try_recv_local)(struct gy_ring *ring, int fd, void *buf, size_t len, bool *cut);
     ssize_t (*try_send)(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count);
     /* Datagrams: one sendmsg(2) or recvmsg(2), with what they carry beside the bytes. */
     ssize_t (*try_sendmsg)(struct gy_ring *ring, int fd, const struct msghdr *message);

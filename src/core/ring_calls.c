@@ -12,6 +12,13 @@ gy_ring_plain_recv(struct gy_ring *ring, int fd, void *buf, size_t len)
 }
 
 ssize_t
+gy_ring_plain_recv_local(struct gy_ring *ring, int fd, void *buf, size_t len, bool *cut)
+{
+    GY_UNUSED(ring);
+    return gy_sys_recv_local(fd, buf, len, cut);
+}
+
+ssize_t
 gy_ring_plain_send(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count)
 {
     GY_UNUSED(ring);

@@ -5,6 +5,7 @@
 #include "ring.h"
 
 ssize_t gy_ring_plain_recv(struct gy_ring *ring, int fd, void *buf, size_t len);
+ssize_t gy_ring_plain_recv_local(struct gy_ring *ring, int fd, void *buf, size_t len, bool *cut);
 ssize_t gy_ring_plain_send(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count);
 ssize_t gy_ring_plain_sendmsg(struct gy_ring *ring, int fd, const struct msghdr *message);
 ssize_t gy_ring_plain_recvmsg(struct gy_ring *ring, int fd, struct msghdr *message);

@@ -311,6 +311,7 @@ static const struct gy_ring_ops epoll_ops = {
     .next_event = epoll_next_event,
     .cancel_all = epoll_cancel_all,
     .try_recv = gy_ring_plain_recv,
+    .try_recv_local = gy_ring_plain_recv_local,
     .try_send = gy_ring_plain_send,
     .try_sendmsg = gy_ring_plain_sendmsg,
     .try_recvmsg = gy_ring_plain_recvmsg,

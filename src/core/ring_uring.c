@@ -539,6 +539,7 @@ static const struct gy_ring_ops uring_ops = {
     .buffers_unregister = uring_buffers_unregister,
     .buffer_provide = uring_buffer_provide,
     .try_recv = gy_ring_plain_recv,
+    .try_recv_local = gy_ring_plain_recv_local,
     .try_send = gy_ring_plain_send,
     .try_sendmsg = gy_ring_plain_sendmsg,
     .try_recvmsg = gy_ring_plain_recvmsg,

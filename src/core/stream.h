@@ -80,6 +80,9 @@ enum gy_stream_flags {
     GY_STREAM_PIPE = 1u << 12,
     GY_STREAM_WATCH = 1u << 13,
     GY_STREAM_FULL = 1u << 14, /* PIPE: took only a part a moment ago: wait before the next try */
+    /* With READ_OUT, for a UNIX socket: a short read says by itself whether it stopped at something
+     * that is not bytes, so that most need no second one. */
+    GY_STREAM_LOCAL = 1u << 15,
 };
 
 struct gy_stream {

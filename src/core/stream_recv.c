@@ -151,6 +151,18 @@ end_of_stream(struct gy_stream *stream)
     stream->host->eof(stream);
 }
 
+/* One call to the kernel.  *cut is false afterwards if a UNIX socket says that it is empty when it
+ * gives less than was asked for. */
+static inline ssize_t
+call_recv(const struct gy_stream *stream, void *data, size_t len, bool *cut)
+{
+    struct gy_ring *ring = stream->loop->ring;
+
+    if (GY_LIKELY((stream->flags & GY_STREAM_LOCAL) == 0))
+        return ring->ops->try_recv(ring, stream->fd, data, len);
+    return ring->ops->try_recv_local(ring, stream->fd, data, len, cut);
+}
+
 /* One recv(2), the `calls`-th of this turn.  False when there is no more to read for now.
  * The end is delivered by the first call of a turn alone: data and end never come in one turn, as
  * on a selector loop.  A protocol may put off to the next turn what the end would cut short (TLS
@@ -159,6 +171,7 @@ static bool
 receive_once(struct gy_stream *stream, unsigned calls)
 {
     struct gy_loop *loop = stream->loop;
+    bool cut = (stream->flags & GY_STREAM_READ_OUT) != 0;
     void *data;
     size_t len;
     ssize_t got;
@@ -171,11 +184,11 @@ receive_once(struct gy_stream *stream, unsigned calls)
         return false;
     loop->counters.recv_calls++;
     if (GY_LIKELY((stream->flags & GY_STREAM_PIPE) == 0))
-        got = loop->ring->ops->try_recv(loop->ring, stream->fd, data, len);
+        got = call_recv(stream, data, len, &cut);
     else
         got = loop->ring->ops->try_read(loop->ring, stream->fd, data, len);
     if (got > 0) {
-        if ((size_t)got < len && (stream->flags & (GY_STREAM_HUNGUP | GY_STREAM_READ_OUT)) == 0)
+        if ((size_t)got < len && (stream->flags & GY_STREAM_HUNGUP) == 0 && !cut)
             stream->flags &= ~(uint32_t)GY_STREAM_READABLE;
         loop->counters.bytes_in += (uint64_t)got;
         stream->host->data(stream, data, (size_t)got);

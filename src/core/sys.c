@@ -112,6 +112,23 @@ gy_sys_recv(int fd, void *buf, size_t len)
 }
 
 ssize_t
+gy_sys_recv_local(int fd, void *buf, size_t len, bool *cut)
+{
+    struct iovec iov = {.iov_base = buf, .iov_len = len};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+    ssize_t res = GY_FAULT(SYSCALL);
+    if (GY_UNLIKELY(res < 0))
+        return res;
+    do
+        res = recvmsg(fd, &message, MSG_DONTWAIT);
+    while (res < 0 && errno == EINTR);
+    if (GY_UNLIKELY(res < 0))
+        return -errno;
+    *cut = (message.msg_flags & MSG_CTRUNC) != 0; /* there is no room for what is not bytes */
+    return res;
+}
+
+ssize_t
 gy_sys_send(int fd, const struct iovec *iov, unsigned count)
 {
     enum { SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL };

@@ -14,6 +14,9 @@ struct epoll_event;
 
 /* On sockets with MSG_DONTWAIT; on other descriptors (pipes) as gy_sys_read and gy_sys_write. */
 ssize_t gy_sys_recv(int fd, void *buf, size_t len);
+/* On a UNIX socket; *cut: descriptors or credentials came with the bytes and ended them (what was
+ * passed is closed, as recv(2) does). */
+ssize_t gy_sys_recv_local(int fd, void *buf, size_t len, bool *cut);
 ssize_t gy_sys_send(int fd, const struct iovec *iov, unsigned count);
 /* One sendmsg(2) that neither waits nor raises SIGPIPE. */
 ssize_t gy_sys_sendmsg(int fd, const struct msghdr *message, int flags);

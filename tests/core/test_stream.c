@@ -513,38 +513,70 @@ order_of_writes(void)
     gy_test_loop_end(&loop);
 }
 
+static void
+local_init(struct peer *peer, struct gy_loop *loop, uint32_t flags)
+{
+    int fds[2];
+    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    peer_init_fd(peer, loop, fds[0], fds[1], &peer_host, GY_RECV_POLL);
+    peer->stream.flags |= flags;
+    gy_stream_resume(&peer->stream);
+    (void)gy_test_turn(loop, 0);
+}
+
+static void
+send_descriptor(const struct peer *peer)
+{
+    char control[CMSG_SPACE(sizeof(int))] = {0};
+    struct iovec iov = {.iov_base = "with", .iov_len = 4};
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &peer->remote, sizeof(int));
+    CHECK_EQ(sendmsg(peer->remote, &message, 0), 4);
+}
+
 /* UNIX sockets: a receive stops at a passed descriptor although more is there. */
 static void
 short_reads_are_no_end(void)
 {
     struct gy_loop loop;
     struct peer peer;
-    int fds[2];
 
     gy_test_loop_begin(&loop);
-    for (unsigned i = 0; i < 10; i++) {
-        char control[CMSG_SPACE(sizeof(int))] = {0};
-        struct iovec iov = {.iov_base = "with", .iov_len = 4};
-        struct msghdr message = {.msg_iov = &iov,
-                                 .msg_iovlen = 1,
-                                 .msg_control = control,
-                                 .msg_controllen = sizeof control};
-        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-        CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-        peer_init_fd(&peer, &loop, fds[0], fds[1], &peer_host, GY_RECV_POLL);
-        peer.stream.flags |= GY_STREAM_READ_OUT;
-        gy_stream_resume(&peer.stream);
-        (void)gy_test_turn(&loop, 0);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(header), &fds[1], sizeof(int));
-        CHECK_EQ(sendmsg(peer.remote, &message, 0), 4);
+    for (unsigned i = 0; i < 20; i++) {
+        local_init(&peer, &loop, GY_STREAM_READ_OUT | (i % 2 ? GY_STREAM_LOCAL : 0));
+        send_descriptor(&peer);
         remote_send(&peer, "after", 5);
-        TURN_UNTIL(&loop, peer.in_len == 9);
-        CHECK(memcmp(peer.in, "withafter", 9) == 0);
+        send_descriptor(&peer);
+        remote_send(&peer, "x", 1);
+        TURN_UNTIL(&loop, peer.in_len == 14);
+        CHECK(memcmp(peer.in, "withafterwithx", 14) == 0);
         peer_end(&peer);
     }
+    gy_test_loop_end(&loop);
+}
+
+/* A message without a descriptor costs one receive there too. */
+static void
+one_receive_per_local_message(void)
+{
+    struct gy_loop loop;
+    struct peer peer;
+
+    gy_test_loop_begin(&loop);
+    local_init(&peer, &loop, GY_STREAM_READ_OUT | GY_STREAM_LOCAL);
+    for (unsigned i = 1; i <= 50; i++) {
+        remote_send(&peer, "x", 1);
+        TURN_UNTIL(&loop, peer.in_len == i);
+    }
+    CHECK_EQ(loop.counters.recv_calls, 50);
+    CHECK_EQ(shutdown(peer.remote, SHUT_WR), 0);
+    TURN_UNTIL(&loop, peer.eofs == 1);
+    peer_end(&peer);
     gy_test_loop_end(&loop);
 }
 
@@ -588,6 +620,7 @@ static const struct gy_test tests[] = {
     GY_TEST(reset_while_sending),
     GY_TEST(order_of_writes),
     GY_TEST(short_reads_are_no_end),
+    GY_TEST(one_receive_per_local_message),
     GY_TEST(refused_memory),
 };
 GY_TEST_MAIN(tests)

@@ -679,6 +679,17 @@ sim_try_recv(struct gy_ring *ring, int fd, void *buf, size_t len)
     return socket == NULL ? -EBADF : sim_recv(&sim_of(ring)->world->net, socket, buf, len);
 }
 
+/* A read that was cut says so; one that was not says now and then the same. */
+static ssize_t
+sim_try_recv_local(struct gy_ring *ring, int fd, void *buf, size_t len, bool *cut)
+{
+    struct sim_socket *socket = open_socket(ring, fd);
+    ssize_t got = socket == NULL ? -EBADF : sim_try_recv(ring, fd, buf, len);
+    if (got > 0)
+        *cut = socket->in.len > 0 || sim_chance(rng_of(sim_of(ring)), 10);
+    return got;
+}
+
 static ssize_t
 sim_try_send(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count)
 {
@@ -773,6 +784,7 @@ static const struct gy_ring_ops sim_ops = {
     .buffers_unregister = sim_buffers_unregister,
     .buffer_provide = sim_buffer_provide,
     .try_recv = sim_try_recv,
+    .try_recv_local = sim_try_recv_local,
     .try_send = sim_try_send,
     .try_read = sim_try_recv,
     .try_write = sim_try_send,

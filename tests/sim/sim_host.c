@@ -275,7 +275,8 @@ adopt(struct scene *scene, struct sim_socket *socket)
                    buffered ? &host_buffered : &host_plain,
                    sim_chance(&scene->rng, 50) ? GY_RECV_POLL : GY_RECV_MULTISHOT);
     if (socket->message_like)
-        connection->stream.flags |= GY_STREAM_READ_OUT;
+        connection->stream.flags |=
+            GY_STREAM_READ_OUT | (sim_chance(&scene->rng, 50) ? (uint32_t)GY_STREAM_LOCAL : 0);
     if (sim_chance(&scene->rng, 20)) {
         gy_stream_set_policy(&connection->stream, GY_RECV_POLL);
         connection->stream.flags |= GY_STREAM_PIPE;
