@@ -124,8 +124,9 @@ void gy_epoll_end(struct gy_epoll *epoll, struct gy_epoll_request *request, int3
 int gy_epoll_watch_add(struct gy_epoll *epoll, struct gy_epoll_request *request);
 /* Takes the request out of the list of its descriptor. */
 void gy_epoll_watch_remove(struct gy_epoll *epoll, struct gy_epoll_request *request);
-/* A request for fd was cancelled: if it was the last, epoll forgets the descriptor. */
-void gy_epoll_watch_release(struct gy_epoll *epoll, int fd);
+/* A request of this opcode for fd was cancelled: if it was the last, epoll forgets the descriptor,
+ * now if others may share it, else with its next event. */
+void gy_epoll_watch_release(struct gy_epoll *epoll, int fd, uint8_t opcode);
 /* The owner is about to close fd. */
 void gy_epoll_watch_close(struct gy_epoll *epoll, int fd);
 /* Those that wait for fd, oldest first. */

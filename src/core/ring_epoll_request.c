@@ -390,11 +390,12 @@ static int32_t
 cancel(struct gy_epoll *epoll, struct gy_epoll_request *request)
 {
     int fd = request->fd;
+    uint8_t opcode = request->opcode;
     if (request->job != NULL)
         return cancel_job(epoll, request);
     gy_epoll_finish(epoll, request,
                     request->done_bytes > 0 ? (int32_t)request->done_bytes : -ECANCELED);
-    gy_epoll_watch_release(epoll, fd);
+    gy_epoll_watch_release(epoll, fd, opcode);
     return 0;
 }
 

@@ -195,9 +195,11 @@ gy_epoll_watch_add(struct gy_epoll *epoll, struct gy_epoll_request *request)
 }
 
 void
-gy_epoll_watch_release(struct gy_epoll *epoll, int fd)
+gy_epoll_watch_release(struct gy_epoll *epoll, int fd, uint8_t opcode)
 {
-    if (epoll->watches[fd].first == NULL)
+    /* Who has cancelled another thing will close the number or wait again; if not, the next event
+     * is nobody's, and then it is forgotten.  But forked workers share listeners. */
+    if (opcode == IORING_OP_ACCEPT && epoll->watches[fd].first == NULL)
         forget(epoll, fd);
 }
 
@@ -208,7 +210,10 @@ gy_epoll_watch_close(struct gy_epoll *epoll, int fd)
     if (watch == NULL)
         return;
     fail_all(epoll, fd, -EBADF);
-    forget(epoll, fd);
+    /* The close takes the file out of epoll; if it lives on in a duplicate, each of its edges is
+     * an event for nobody.  That is too rare to pay a call for it per connection. */
+    watch->registered = false;
+    watch->events = 0;
 }
 
 /* ---- events ---- */
