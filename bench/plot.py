@@ -61,7 +61,7 @@ def colour_of(spec, specs):
     first = next(other for other in specs if arms.parse_arm(other).loop == arm.loop)
     if spec == first and arm.loop in LOOP_COLOURS:
         return LOOP_COLOURS[arm.loop]
-    spare = (SKY, RED, "#CC79A7", "#F0E442")
+    spare = ("#CC79A7", SKY, RED, "#8C564B")
     return spare[specs.index(spec) % len(spare)]
 
 
@@ -93,12 +93,27 @@ def caption(result):
 
 def ratio_rows(cells, specs):
     """[(name, {baseline: entry})] with the cells of a table together, in their order."""
-    rows = []
+    rows = defaultdict(list)
     for cell in cells:
         judged = report.judge(cell, specs)
         if cell["decides"] and judged:
-            rows.append((cell["name"], judged))
-    return rows
+            rows[kind_of(cell["name"])].append((cell["name"], judged))
+    return [row for table in rows.values() for row in table]
+
+
+def kind_of(name):
+    return ".".join(name.split(".")[:2])
+
+
+def dividers(names):
+    """Where a line separates two tables; tables of one cell need none between them."""
+    kinds = [kind_of(name) for name in names]
+    return [
+        index
+        for index in range(1, len(kinds))
+        if kinds[index] != kinds[index - 1]
+        and (kinds.count(kinds[index]) > 1 or kinds.count(kinds[index - 1]) > 1)
+    ]
 
 
 def ratio_ticks(low, high):
@@ -108,12 +123,10 @@ def ratio_ticks(low, high):
 
 def draw_ratio_column(axes, rows, specs, bounds):
     others = report.baselines(specs)
-    kind = None
-    for index, (name, judged) in enumerate(rows):
+    for index in dividers([name for name, _ in rows]):
+        axes.axhline(0.5 - index, color="#CCCCCC", linewidth=0.8)
+    for index, (_, judged) in enumerate(rows):
         y = -index
-        if kind is not None and name.split(".")[:2] != kind:
-            axes.axhline(y + 0.5, color="#CCCCCC", linewidth=0.8)
-        kind = name.split(".")[:2]
         for other in reversed(others):
             entry = judged.get(other)
             if entry is None:
@@ -163,8 +176,20 @@ def ratio_legend(specs):
     return marks
 
 
-def draw_ratios(result, folder, family):
-    cells = [cell for cell in result["cells"] if cell["family"] == family and any(cell["runs"])]
+ECHO = ("net.proto", "net.buffered", "net.streams", "net.sock")
+# A picture each, with what belongs into it: too many rows cannot be read.
+PICTURES = {
+    "echo": ("TCP echo", lambda cell: cell["kind"] in ECHO),
+    "net": ("network", lambda cell: cell["family"] == "net" and cell["kind"] not in ECHO),
+    "http": ("HTTP", lambda cell: cell["family"] == "http"),
+    "micro": ("tasks, loop, children", lambda cell: cell["family"] == "micro"),
+    "files": ("files", lambda cell: cell["family"] == "files"),
+}
+
+
+def draw_ratios(result, folder, name):
+    title, belongs = PICTURES[name]
+    cells = [cell for cell in result["cells"] if belongs(cell) and any(cell["runs"])]
     took_part = {spec for cell in cells for spec in cell["runs"][0]}
     specs = [spec for spec in result["arms"] if spec in took_part]
     rows = ratio_rows(cells, specs)
@@ -182,13 +207,13 @@ def draw_ratios(result, folder, family):
     for index, axes in enumerate(grid[0]):
         draw_ratio_column(axes, rows[index * height : (index + 1) * height], specs, bounds)
         axes.set_xlabel(f"times better than {report.baselines(specs)[0]}")
-    figure.suptitle(f"{specs[0]}, {family}: each cell against the others", x=0.02, ha="left")
+    figure.suptitle(f"{specs[0]}, {title}: each cell against the others", x=0.02, ha="left")
     figure.legend(
         handles=ratio_legend(specs), loc="upper left", bbox_to_anchor=(0.01, 0.0), ncols=4,
-        frameon=False, fontsize=8, title=caption(result), title_fontsize=7,
+        frameon=False, fontsize=8, title=caption(result), title_fontsize=7, alignment="left",
     ).set_in_layout(True)  # fmt: skip
     figure.tight_layout()
-    return save(figure, folder, f"ratios-{family}")
+    return save(figure, folder, f"ratios-{name}")
 
 
 # ---- curves ----
@@ -222,6 +247,18 @@ def plain_ticks(axis):
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: report.quantity(value)))
 
 
+def legend_below(figure, all_axes, text):
+    """One legend for all: an arm may be missing in some of them."""
+    handles = {}
+    for axes in all_axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(
+        handles.values(), handles, loc="upper left", bbox_to_anchor=(0.01, 0.0), ncols=6,
+        frameon=False, fontsize=8, title=text, title_fontsize=7, alignment="left",
+    )  # fmt: skip
+
+
 def draw_load(result, folder):
     """p50 and p99 against the rate at which messages are sent."""
     specs = result["arms"]
@@ -237,8 +274,7 @@ def draw_load(result, folder):
         axes.set_xlabel("messages per second (1 KiB, 100 connections)")
         axes.set_title(f"latency in us, {title}")
         axes.grid(color="#EEEEEE")
-    left.legend(frameon=False)
-    figure.text(0.01, -0.02, caption(result), fontsize=7)
+    legend_below(figure, (left, right), caption(result))
     figure.tight_layout()
     return save(figure, folder, "latency")
 
@@ -271,8 +307,7 @@ def draw_connections(result, folder):
             axes.set_title(f"{key[0]}, {key[1]} bytes: {title}", fontsize=8)
             axes.grid(color="#EEEEEE")
         grid[1][column].set_xlabel("connections")
-    grid[0][0].legend(frameon=False, fontsize=8)
-    figure.text(0.01, -0.01, caption(result), fontsize=7)
+    legend_below(figure, grid.flat, caption(result))
     figure.tight_layout()
     return save(figure, folder, "connections")
 
@@ -281,8 +316,8 @@ def draw_all(source, folder):
     result = json.loads(Path(source).read_text())
     paths = []
     if report.baselines(result["arms"]):
-        paths += draw_ratios(result, folder, "net")
-        paths += draw_ratios(result, folder, "micro")
+        for name in PICTURES:
+            paths += draw_ratios(result, folder, name)
     paths += draw_load(result, folder)
     paths += draw_connections(result, folder)
     return paths
