@@ -16,6 +16,10 @@
 #include <errno.h>
 #include <unistd.h>
 
+/* A buffer of up to so many bytes stays while its operation waits: about the operation's own size.
+ */
+enum { BYTES_KEPT_MAX = 256 };
+
 struct gpy_sockop {
     PyObject_HEAD
     struct gpy_loop *loop; /* strong */
@@ -23,12 +27,13 @@ struct gpy_sockop {
     struct gy_sockop op;
     PyObject *sock;
     PyObject *future;        /* NULL until it has to wait                              */
-    PyObject *bytes;         /* RECV: what is filled                                   */
+    PyObject *bytes;         /* RECV, RECVFROM: what is filled; NULL while it waits    */
     PyObject *address;       /* CONNECT: for the words of an error                    */
     struct gy_address *peer; /* RECVFROM, SENDTO: allocated                      */
     Py_buffer view;          /* RECV_INTO, SENDALL; obj NULL: none                     */
     int accepted;            /* ACCEPT: a descriptor that nobody has taken yet, or -1  */
     bool waiting;            /* the core has it                                        */
+    bool gave_back;          /* bytes are made when there is something to receive      */
 };
 
 static struct gpy_sockop *
@@ -90,6 +95,30 @@ on_valid(struct gy_sockop *op)
     return fd == self->op.fd;
 }
 
+/* A task that waits for data holds no memory for it: thousands of them may wait for good. */
+static void
+give_back_bytes(struct gpy_sockop *self)
+{
+    if (self->bytes == NULL || PyBytes_GET_SIZE(self->bytes) <= BYTES_KEPT_MAX)
+        return;
+    self->gave_back = true;
+    self->op.buf = NULL;
+    Py_CLEAR(self->bytes);
+}
+
+static bool
+on_memory(struct gy_sockop *op)
+{
+    struct gpy_sockop *self = sockop_of(op);
+    if (!self->gave_back || self->bytes != NULL)
+        return true;
+    self->bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)op->len);
+    PyErr_Clear(); /* result_value() raises it */
+    if (self->bytes != NULL)
+        op->buf = PyBytes_AS_STRING(self->bytes);
+    return self->bytes != NULL;
+}
+
 /* What a receive gave: the bytes, or their number if they lie in the user's buffer. */
 static PyObject *
 received(struct gpy_sockop *self, ssize_t result)
@@ -127,6 +156,8 @@ result_value(struct gpy_sockop *self, ssize_t result)
                 gpy_exc_give(exc);
             return NULL;
         }
+        if (result == -ENOMEM && self->gave_back && self->bytes == NULL)
+            return PyErr_NoMemory();
         return gpy_oserror_raise((int)result);
     }
     switch ((enum gy_sockop_kind)self->op.kind) {
@@ -198,7 +229,8 @@ on_done(struct gy_sockop *op, ssize_t result)
     Py_DECREF(self);
 }
 
-static const struct gy_sockop_host sockop_host = {.valid = on_valid, .done = on_done};
+static const struct gy_sockop_host sockop_host = {
+    .valid = on_valid, .memory = on_memory, .done = on_done};
 
 /* ---- the methods
  * ------------------------------------------------------------------------------------ */
@@ -245,6 +277,7 @@ finish_call(struct gpy_sockop *self, ssize_t result)
     self->future =
         PyObject_CallMethodNoArgs((PyObject *)self->loop, self->loop->state->str_create_future);
     sockop_pin(self);
+    give_back_bytes(self);
     if (self->future == NULL) {
         PyObject *exc = gpy_exc_take();
         if (gy_sockop_cancel(&self->op))

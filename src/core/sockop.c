@@ -113,6 +113,8 @@ on_ready(struct gy_poll *poll, int res)
         result = -EBADF;
     else if (res < 0)
         result = -EAGAIN; /* the wait ended early, not the operation */
+    else if (op->host->memory != NULL && !op->host->memory(op))
+        result = -ENOMEM;
     else
         result = step(op);
     if (result == -EAGAIN)

@@ -4,7 +4,7 @@
  * The call is tried at once; only waiting for readiness is on the ring, and the call is tried again
  * after it. So cancelling loses no byte: an operation that was cancelled has taken nothing from the
  * socket. MSG_DONTWAIT is used: whether the socket is in blocking mode is neither read nor changed.
- * Owner: the embedder; while gy_sockop_pending() the memory behind buf must stay. */
+ * Owner: the embedder; buf must be there whenever the call is tried: see memory(). */
 #ifndef GY_SOCKOP_H
 #define GY_SOCKOP_H
 
@@ -30,6 +30,9 @@ struct gy_sockop_host {
      * that the operation began with?  false: the operation is dropped with -EBADF.  A question
      * only: it calls nothing here. */
     bool (*valid)(struct gy_sockop *op);
+    /* May be NULL.  Asked after valid(), before the call is tried again: an embedder that gave the
+     * memory behind buf back for the time of the wait sets buf here.  false: -ENOMEM. */
+    bool (*memory)(struct gy_sockop *op);
     /* Over: bytes received, bytes sent (all), accepted descriptor, 0 for connect, or -errno
      * (-ECANCELED). */
     void (*done)(struct gy_sockop *op, ssize_t result);

@@ -7,7 +7,8 @@ struct call {
     unsigned dones;
     unsigned asked;
     ssize_t result;
-    bool gone; /* the answer of valid() is no */
+    bool gone;  /* the answer of valid() is no */
+    bool broke; /* the answer of memory() is no */
 };
 
 static struct call *
@@ -71,6 +72,49 @@ receives(void)
         close(fds[0]);
     }
     CHECK_EQ(gy_sockop_recv(&call.op, fds[0], buf, sizeof buf), -EBADF);
+    gy_test_loop_end(&loop);
+}
+
+static char late_memory[16];
+
+static bool
+on_memory(struct gy_sockop *op)
+{
+    CHECK(op->buf == NULL);
+    CHECK_EQ(call_of(op)->asked, 1); /* after valid() */
+    if (call_of(op)->broke)
+        return false;
+    op->buf = late_memory;
+    return true;
+}
+
+/* The memory may be given back for the time of the wait. */
+static void
+memory_when_it_is_needed(void)
+{
+    static const struct gy_sockop_host host = {
+        .valid = on_valid, .memory = on_memory, .done = on_done};
+    struct gy_loop loop;
+    struct call call;
+    int fds[2];
+    char buf[16];
+
+    gy_test_loop_begin(&loop);
+    tcp_pair(fds);
+    for (unsigned broke = 0; broke < 2; broke++) {
+        memset(&call, 0, sizeof call);
+        call.broke = broke;
+        gy_sockop_init(&call.op, &loop, &host);
+        CHECK_EQ(gy_sockop_recv(&call.op, fds[0], buf, sizeof buf), -EINPROGRESS);
+        call.op.buf = NULL;
+        CHECK_EQ(send(fds[1], "later", 5, 0), 5);
+        TURN_UNTIL(&loop, call.dones == 1);
+        CHECK_EQ(call.result, broke ? -ENOMEM : 5);
+        CHECK(memcmp(late_memory, "later", 5) == 0);
+    }
+    CHECK_EQ(recv(fds[0], buf, sizeof buf, 0), 5); /* nothing was taken */
+    close(fds[0]);
+    close(fds[1]);
     gy_test_loop_end(&loop);
 }
 
@@ -426,6 +470,7 @@ over_several_runs(void)
 
 static const struct gy_test tests[] = {
     GY_TEST(receives),
+    GY_TEST(memory_when_it_is_needed),
     GY_TEST(cancelled_receive_loses_nothing),
     GY_TEST(sends_all),
     GY_TEST(accepts_and_connects),

@@ -5,6 +5,7 @@ import asyncio
 import gc
 import os
 import socket
+import tracemalloc
 import warnings
 import weakref
 
@@ -58,6 +59,29 @@ def fill(sock):
             sent += sock.send(b"f" * 65536)
         except BlockingIOError:
             return sent
+
+
+@pytest.mark.parametrize("method", ["sock_recv", "sock_recvfrom"])
+def test_a_receive_that_waits_holds_no_memory(loop, pair, method):
+    left, right = pair
+    size = 1 << 20
+
+    async def main():
+        for data in (b"a" * 1000, b"b"):
+            tracemalloc.start()
+            try:
+                task = loop.create_task(getattr(loop, method)(left, size))
+                await spin()
+                held, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert not task.done()
+            assert held < size // 2
+            right.send(data)
+            got = await task
+            assert (got if method == "sock_recv" else got[0]) == data
+
+    drive(loop, main())
 
 
 async def drain(sock, count):
