@@ -6,21 +6,23 @@ Only the progress display and --list use this; the report says what it really to
 from dataclasses import dataclass
 
 # Seconds of one sample beside its warm-up and its window: start, connections, end.
-NET_S = 0.04
+NET_S = 0.02
 PER_CONNECTION_S = 0.0001
 TLS_CONNECTION_S = 0.001
-LOADS_S = {"public": 0.25, "burst": 1.3, "idle": 0.15}
+LOADS_S = {"public": 0.08, "burst": 1.3, "idle": 0.3}
 # Seconds of one sample of all else, by the start of the cell's name; the longest start counts.
 OTHERS_S = {
-    "http": 2.2,
-    "http.client": 2.0,
-    "micro": 0.2,
-    "proc": 0.3,
-    "files": 0.4,
+    "http": 1.9,
+    "http.client": 1.8,
+    "micro": 0.18,
+    "micro.loop.threadsafe_4": 0.42,
+    "proc": 0.2,
+    "files": 0.35,
     "files.small": 1.0,
 }
-ONCE_S = 0.05  # per repetition: what all arms have in common
-TRACED_S = 0.35  # beside its connections
+AT_ONCE = 0.5  # of their times added: arms that run at the same time
+ONCE_S = 0.02  # per repetition: what all arms have in common
+TRACED_S = 0.2  # beside its connections
 RETAKE_SHARE = 0.04  # of all: cells below the line, and repetitions that the host disturbed
 
 
@@ -45,7 +47,8 @@ def sample_s(cell, lengths):
 
 
 def repetition_s(cell, arm_count, lengths):
-    return ONCE_S + arm_count * sample_s(cell, lengths)
+    together = AT_ONCE if cell.parameters.get("load") in ("burst", "idle") else 1
+    return ONCE_S + together * arm_count * sample_s(cell, lengths)
 
 
 def traced_s(cell):

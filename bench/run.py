@@ -13,6 +13,7 @@ import contextlib
 import importlib.util
 import json
 import shutil
+import signal
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -142,16 +143,16 @@ class Run:
             spec
             for spec in self.specs
             if spec not in self.missing
-            and (cell.c_limit or not arms.parse_arm(spec).is_c)
+            and (not arms.parse_arm(spec).is_c or can_echo(spec, cell))
             and self.takes_part(spec, cell)
         ]
 
     def takes_part(self, spec, cell):
+        if spec in self.companions:
+            return cell.kind in COMPANION_KINDS
         if cell.family == "files":
             return arms.parse_arm(spec).loop in ("gyre", *arms.FILES)
-        if arms.parse_arm(spec).is_files:
-            return False
-        return spec not in self.companions or cell.kind in COMPANION_KINDS
+        return not arms.parse_arm(spec).is_files
 
     # ---- how long ----
 
@@ -312,6 +313,12 @@ class Run:
         self.progress.finish()
 
 
+def can_echo(spec, cell):
+    """Whether a C server can do the same as the Python ones."""
+    udp = cell.parameters.get("mode") == "udp"
+    return cell.c_limit and not (udp and arms.parse_arm(spec).loop == "c-uring")
+
+
 def was_disturbed(before, after):
     """Whether the host took a noticeable share of the time between two cpu_steal_ticks()."""
     stolen, ticks = (now - then for then, now in zip(before, after, strict=True))
@@ -370,7 +377,7 @@ def parse_arguments(argv=None):
     parser.add_argument(
         "--reps", type=int, default=5, help="repetitions, at least 5 to be believed"
     )
-    parser.add_argument("--warmup", type=float, default=0.1, help="seconds before each window")
+    parser.add_argument("--warmup", type=float, default=0.08, help="seconds before each window")
     parser.add_argument("--window", type=float, default=0.2, help="seconds of each window")
     parser.add_argument("--poll", choices=("busy", "block"), default="busy", help="of the client")
     parser.add_argument("--no-syscalls", action="store_true", help="leave the strace runs out")
@@ -451,6 +458,7 @@ def measured(run, args):
         stolen, ticks = machine.cpu_steal_ticks()
         start = time.monotonic()
         interrupted = False
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as by Ctrl-C
         try:
             run.run()
         except KeyboardInterrupt:

@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 HOST = "127.0.0.1"
 START_LIMIT_S = 20
-WARMUP_S = 0.4
+WARMUP_S = 0.3
 ARM_VARIABLE = "GYRE_BENCH_ARM"
 
 
