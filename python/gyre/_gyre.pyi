@@ -39,6 +39,7 @@ class LoopCore:
         *,
         backend: str | None = None,
         receive: str | None = None,
+        send: str | None = None,
         busy_poll: float | None = None,
         udp_offload: bool = True,
     ) -> None: ...

@@ -73,6 +73,9 @@ class Loop(
     receive: how TCP streams receive.  'poll' (the default): a poll per connection and recv(2), good
     at every size.  'multishot': io_uring's multishot receive into buffers that all connections
     share, with fewer system calls for small messages; where the kernel lacks it, 'poll'.
+    send: how streams send.  'immediate' (the default): by send(2) as soon as the callback ends, or
+    at once if it is much; what the socket does not take leaves by the ring.  'batched': all by the
+    ring, submitted by the system call that waits for events, one for many connections.
     busy_poll: microseconds that the loop looks for events before it sleeps, because to be woken
     takes longer than that. None (the default): up to 50, while waits are short and looking pays,
     within a quarter of the time. 0: never. Any other number: always, that long.
@@ -87,6 +90,7 @@ class Loop(
         *,
         backend: str | None = None,
         receive: str | None = None,
+        send: str | None = None,
         busy_poll: float | None = None,
         udp_offload: bool = True,
     ) -> None:
@@ -96,7 +100,12 @@ class Loop(
         # Transports of other libraries by descriptor, as asyncio's own code keeps them.
         self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         _gyre.LoopCore.__init__(
-            self, backend=backend, receive=receive, busy_poll=busy_poll, udp_offload=udp_offload
+            self,
+            backend=backend,
+            receive=receive,
+            send=send,
+            busy_poll=busy_poll,
+            udp_offload=udp_offload,
         )
         _Base.__init__(self)
 
@@ -166,8 +175,11 @@ def new_event_loop(
     *,
     backend: str | None = None,
     receive: str | None = None,
+    send: str | None = None,
     busy_poll: float | None = None,
     udp_offload: bool = True,
 ) -> Loop:
     """A new gyre.Loop; the parameters are Loop's."""
-    return Loop(backend=backend, receive=receive, busy_poll=busy_poll, udp_offload=udp_offload)
+    return Loop(
+        backend=backend, receive=receive, send=send, busy_poll=busy_poll, udp_offload=udp_offload
+    )

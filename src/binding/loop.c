@@ -28,28 +28,39 @@ create_core(struct gpy_loop *self, PyObject *backend)
     return 0;
 }
 
-/* How new TCP streams receive; multishot falls back to poll where the kernel or the environment
- * lacks it. */
+/* One of two policies, the first of them by default: 0, 1, or -1 with an exception. */
 static int
-choose_receive(struct gpy_loop *self, PyObject *receive)
+choose_policy(const char *name, PyObject *value, const char *const choices[2])
 {
-    self->recv_policy = GY_RECV_POLL;
-    if (receive == NULL || receive == Py_None)
+    if (value == NULL || value == Py_None)
         return 0;
-    if (!PyUnicode_Check(receive)) {
-        PyErr_Format(PyExc_TypeError, "receive must be a str or None, not %.100s",
-                     Py_TYPE(receive)->tp_name);
+    if (!PyUnicode_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "%s must be a str or None, not %.100s", name,
+                     Py_TYPE(value)->tp_name);
         return -1;
     }
-    if (PyUnicode_CompareWithASCIIString(receive, "poll") == 0)
-        return 0;
-    if (PyUnicode_CompareWithASCIIString(receive, "multishot") == 0) {
-        self->recv_policy = GY_RECV_MULTISHOT;
-        return 0;
-    }
-    PyErr_Format(PyExc_ValueError, "unknown receive policy %R: choose 'poll' or 'multishot'",
-                 receive);
+    for (int i = 0; i < 2; i++)
+        if (PyUnicode_CompareWithASCIIString(value, choices[i]) == 0)
+            return i;
+    PyErr_Format(PyExc_ValueError, "unknown %s policy %R: choose '%s' or '%s'", name, value,
+                 choices[0], choices[1]);
     return -1;
+}
+
+/* How new TCP streams receive, and how all streams send; multishot falls back to poll where the
+ * kernel or the environment lacks it. */
+static int
+choose_policies(struct gpy_loop *self, PyObject *receive, PyObject *send)
+{
+    static const char *const receives[] = {"poll", "multishot"};
+    static const char *const sends[] = {"immediate", "batched"};
+    int multishot = choose_policy("receive", receive, receives);
+    int batched = multishot < 0 ? -1 : choose_policy("send", send, sends);
+    if (batched < 0)
+        return -1;
+    self->recv_policy = multishot ? GY_RECV_MULTISHOT : GY_RECV_POLL;
+    self->batched_sends = batched;
+    return 0;
 }
 
 /* Microseconds; None: GY_SPIN_DEFAULT_NS at most, and only while it pays. */
@@ -175,23 +186,24 @@ import_helpers(struct gpy_state *state)
 static int
 loop_init(struct gpy_loop *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"backend", "receive", "busy_poll", "udp_offload", NULL};
-    PyObject *backend = NULL, *receive = NULL, *busy_poll = NULL;
+    static char *names[] = {"backend", "receive", "send", "busy_poll", "udp_offload", NULL};
+    PyObject *backend = NULL, *receive = NULL, *send = NULL, *busy_poll = NULL;
     int udp_offload = 1;
     int64_t spin_ns;
     bool spin_always;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOp:LoopCore", names, &backend, &receive,
-                                     &busy_poll, &udp_offload))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOOp:LoopCore", names, &backend, &receive,
+                                     &send, &busy_poll, &udp_offload))
         return -1;
     self->udp_offload = udp_offload;
     if (self->core_ready || self->closed) {
         PyErr_SetString(PyExc_RuntimeError, "this loop was initialized before");
         return -1;
     }
-    if (import_helpers(self->state) < 0 || choose_receive(self, receive) < 0 ||
+    if (import_helpers(self->state) < 0 || choose_policies(self, receive, send) < 0 ||
         choose_busy_poll(busy_poll, &spin_ns, &spin_always) < 0 || create_core(self, backend) < 0)
         return -1;
     gy_spin_init(&self->core.spin, spin_ns, spin_always);
+    self->core.ring_sends = self->batched_sends;
     return find_overrides(self);
 }
 

@@ -72,6 +72,7 @@ struct gy_loop {
     struct gy_list dirty;     /* streams with unsent segments (gy_stream.dirty)        */
     struct gy_list bursts;    /* datagram sockets that sent in this callback (gy_dgram.burst) */
     struct gy_list work;      /* gy_work items: deferred work                          */
+    bool ring_sends;          /* the embedder's: streams send by ops of the ring alone */
     struct gy_list send_pool; /* spare gy_stream_send blocks                           */
     uint32_t send_pool_count;
     struct gy_sendq_spare spare_segments;

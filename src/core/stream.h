@@ -8,7 +8,8 @@
  * switches itself to POLL.  What lands while paused waits in a bounded hold list; only when that is
  * full is the receive cancelled. Sending: gy_stream_write() queues and marks the stream dirty;
  * gy_stream_flush() (the loop calls it for every dirty stream after each callback,
- * gy_loop_flush_dirty()) sends at once by send(2)/sendmsg(2); what the socket does not take leaves
+ * gy_loop_flush_dirty()) sends at once by send(2)/sendmsg(2), or not before
+ * the ring's next system call (gy_loop.ring_sends); what the socket does not take leaves
  * as one sendmsg SQE with MSG_WAITALL in flight.  At most one send is in flight, so bytes keep
  * their order.
  *

@@ -156,6 +156,13 @@ iov_bytes(const struct iovec *iov, unsigned count)
     return bytes;
 }
 
+/* Whether what is written waits for the next system call of the ring (gy_loop.ring_sends). */
+static inline bool
+by_ring(const struct gy_stream *stream)
+{
+    return GY_UNLIKELY(stream->loop->ring_sends) && (stream->flags & GY_STREAM_PIPE) == 0;
+}
+
 /* Sends until the queue is empty or the socket full; then shuts down or leaves the rest to an op.
  */
 static void
@@ -165,6 +172,10 @@ send_now(struct gy_stream *stream)
 
     if ((stream->flags & GY_STREAM_FULL) != 0) {
         stream->flags &= ~(uint32_t)GY_STREAM_FULL;
+        start_send_op(stream);
+        return;
+    }
+    if (stream->queue.count > 0 && by_ring(stream)) {
         start_send_op(stream);
         return;
     }
@@ -239,7 +250,7 @@ gy_stream_try_write(struct gy_stream *stream, const void *data, size_t len)
 
     if (!gy_stream_alive(stream) || (stream->flags & GY_STREAM_SHUT_WANTED) != 0)
         return -EPIPE;
-    if (stream->queue.count > 0 || len == 0)
+    if (stream->queue.count > 0 || len == 0 || by_ring(stream))
         return 0;
     GY_ASSERT(gy_op_is_idle(&stream->send_op));
     sent = call_send(stream, &iov, 1);

@@ -1,4 +1,4 @@
-"""gyre.Loop(receive=): both ways of receiving give a protocol the same bytes."""
+"""gyre.Loop(receive=, send=): every way of receiving and sending carries the same bytes."""
 
 import asyncio
 import random
@@ -6,13 +6,18 @@ import random
 import gyre
 import pytest
 
-POLICIES = ("poll", "multishot")
+POLICIES = {
+    "poll": {"receive": "poll"},
+    "multishot": {"receive": "multishot"},
+    "batched": {"send": "batched"},
+    "multishot, batched": {"receive": "multishot", "send": "batched"},
+}
 pytestmark = pytest.mark.only("gyre")
 
 
 @pytest.fixture(params=POLICIES)
 def policy_loop(request, new_loop):
-    return new_loop(receive=request.param)
+    return new_loop(**POLICIES[request.param])
 
 
 class Sink(asyncio.Protocol):
@@ -145,6 +150,40 @@ def test_bytes_that_land_between_two_runs_are_kept(policy_loop):
 @pytest.mark.parametrize(
     "value, error", (("fast", ValueError), (1, TypeError), (b"poll", TypeError))
 )
-def test_bad_values(value, error):
-    with pytest.raises(error, match="receive"):
-        gyre.Loop(receive=value)
+@pytest.mark.parametrize("option", ["receive", "send"])
+def test_bad_values(value, error, option):
+    with pytest.raises(error, match=option):
+        gyre.Loop(**{option: value})
+
+
+@pytest.mark.parametrize("policy", ["immediate", "batched", None])
+def test_who_sends(new_loop, policy):
+    """A short answer leaves by a call of its own, or by an operation of the ring."""
+    loop = new_loop(send=policy)
+
+    class Echo(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            self.transport.write(data)
+
+    async def main():
+        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            before = loop.stats()
+            for number in range(10):
+                writer.write(b"%d" % number)
+                assert await reader.readexactly(1) == b"%d" % number
+            after = loop.stats()
+            writer.close()
+            await writer.wait_closed()
+        server.close()
+        return {name: after[name] - before[name] for name in ("send_calls", "send_ops")}
+
+    done = loop.run_until_complete(main())
+    assert done == {
+        "send_calls": 0 if policy == "batched" else 20,
+        "send_ops": 20 if policy == "batched" else 0,
+    }

@@ -211,10 +211,10 @@ async def live(world, peer):
 
 
 @pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("receive", ["poll", "multishot"])
+@pytest.mark.parametrize("options", [{}, {"receive": "multishot"}, {"send": "batched"}], ids=str)
 @pytest.mark.only("gyre")
-def test_random_connections(kind, new_loop, seed, receive):
-    loop = new_loop(receive=receive)
+def test_random_connections(kind, new_loop, seed, options):
+    loop = new_loop(**options)
     world = World(loop, seed)
 
     async def one(address):
