@@ -68,7 +68,8 @@ class Child:
 
     def send_signal(self, number):
         if self.pidfd is not None:
-            signal.pidfd_send_signal(self.pidfd, number)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                signal.pidfd_send_signal(self.pidfd, number)
 
     def terminate(self):
         self.send_signal(signal.SIGTERM)

@@ -259,7 +259,10 @@ def goals_lines(results, specs):
         bound = f"{'at most' if goal.at_most else 'at least'} {goal.needed:g}"
         needed = f"{bound} {unit.get(goal.kind, '')}".strip()
         count = f"{each.count} of {len(each.figures)}"
-        lines.append(row([goal.name, needed, name, times(value), count, GOAL_MARKS[each.holds]]))
+        shown = times(value)
+        if goal.holds(float(shown)) != goal.holds(value):
+            shown = f"{value:.3f}"  # not "1.20" beside "at least 1.2" and "no"
+        lines.append(row([goal.name, needed, name, shown, count, GOAL_MARKS[each.holds]]))
     reached = sum(each.holds for each in found)
     return "\n".join([f"{reached} of {len(found)} goals are reached in every cell.", "", *lines])
 

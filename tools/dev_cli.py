@@ -118,7 +118,8 @@ def _bench(args: argparse.Namespace, rest: list[str]) -> int:
     if not script.exists():
         raise Stop("bench/run.py is not there yet.")
     with tree_lock():
-        dev_debian.need(dev_debian.TO_BENCH)
+        dev_debian.need(dev_debian.TO_BUILD)
+        dev_debian.wish(dev_debian.TO_BENCH)
         env = dev_build.ready(_version(args), ("bench",), "release")
     return _exec(env.path, ["python", str(script), *rest])
 

@@ -43,7 +43,7 @@ PACKAGES: dict[str, Callable[[], bool]] = {
 TO_BUILD = ("gcc", "libc6-dev", "pkg-config", "liburing-dev")
 TO_LINT = (*TO_BUILD, "binutils", "clang", "clang-tidy", "cppcheck")
 TO_DEMO = (*TO_BUILD, "wrk", "strace", "util-linux")
-TO_BENCH = (*TO_BUILD, "strace", "libssl-dev", "wrk")
+TO_BENCH = ("strace", "libssl-dev", "wrk")  # beside TO_BUILD; what is missing is left out
 TO_TEST_ALL = (*TO_BUILD, "valgrind")
 
 # Another program may be installing: apt-get waits for it instead of failing.
@@ -55,6 +55,14 @@ _updated = False
 def need(packages: Iterable[str]) -> None:
     """Makes sure that these are there, or stops with the words that tell how to get them."""
     install([name for name in packages if not PACKAGES[name]()])
+
+
+def wish(packages: Iterable[str]) -> None:
+    """The same for what a command can do without: says so, and goes on."""
+    try:
+        need(packages)
+    except Stop as exc:
+        say(f"   {exc}\n   Going on without.")
 
 
 def install(missing: list[str]) -> None:

@@ -878,3 +878,13 @@ def test_the_short_table_has_a_row_per_cell_and_names_the_lost():
         text = report.short(result)
     assert "| micro.task.quick | won | 20 | per second | 2.00 (2.00-2.00) |" in text
     assert "- micro.task.lost against uvloop: 0.50 (0.50-0.50), again 0.50" in text
+
+
+def test_tables_stay_together_in_pictures():
+    plot = pytest.importorskip("bench.plot", exc_type=ImportError)  # needs matplotlib
+    names = ["net.unix.a", "net.udp.a", "net.unix.b", "tls.idle.a", "tls.handshake.a"]
+    made = made_result([1.1] * 5)
+    every = [{**made["cells"][0], "name": name} for name in names]
+    rows = [name for name, _ in plot.ratio_rows(every, ["gyre", "uvloop"])]
+    assert rows == ["net.unix.a", "net.unix.b", "net.udp.a", "tls.idle.a", "tls.handshake.a"]
+    assert plot.dividers(rows) == [2]  # none between tables of one cell
