@@ -2,7 +2,7 @@
  *
  * Owner: the embedder allocates it; from gy_dgram_init until host->closed the kernel may hold its
  * ops.  Thread: the loop's.
- * Invariants: READABLE is cleared only by a receive that found nothing (the poll is
+ * Invariants: READABLE is cleared only by a receive that found nothing (a multishot poll is
  * edge-triggered); fd is closed exactly once, when both ops are idle; while the loop is quiet
  * nothing is called but release. */
 #include "dgram.h"
@@ -175,6 +175,15 @@ gy_dgram_abandon(struct gy_dgram *dgram)
 
 /* ---- receiving ---- */
 
+/* While a multishot poll is armed each datagram costs its sender a call into the ring, and us an
+ * event for what was received already: many datagrams come to one socket.  So where arming is
+ * cheap, a poll is for the time in which there is nothing to receive. */
+static bool
+poll_stays(const struct gy_loop *loop)
+{
+    return (loop->features & GY_FEAT_POLL_MULTISHOT) != 0 && !loop->ring->cheap_polls;
+}
+
 /* Submits the poll if it is wanted and not under way.  While READABLE is set nothing is armed: the
  * next poll looks at the socket anew, so no edge is lost. */
 static void
@@ -191,7 +200,7 @@ gy_dgram_prepare(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sq
 {
     struct gy_dgram *dgram = container_of(op, struct gy_dgram, recv_op);
 
-    gy_prep_poll(sqe, dgram->fd, POLLIN, (loop->features & GY_FEAT_POLL_MULTISHOT) != 0);
+    gy_prep_poll(sqe, dgram->fd, POLLIN, poll_stays(loop));
 }
 
 void

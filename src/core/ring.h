@@ -102,6 +102,7 @@ struct gy_ring_ops {
 struct gy_ring {
     const struct gy_ring_ops *ops;
     uint32_t features; /* enum gy_feature bits, after GYRE_FEATURES took some away */
+    bool cheap_polls;  /* arming one is part of the next enter, and no call of its own */
     struct gy_ring_counters counters;
 };
 

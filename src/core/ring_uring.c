@@ -568,6 +568,7 @@ gy_ring_uring_create(const struct gy_ring_options *options, struct gy_ring **out
     if (uring == NULL)
         return -ENOMEM;
     uring->base.ops = &uring_ops;
+    uring->base.cheap_polls = true;
     uring->base.features = gy_features_effective(features, options->features_off);
     uring->sq_entries = options->sq_entries ? options->sq_entries : SQ_ENTRIES_DEFAULT;
     uring->cq_entries = options->cq_entries ? options->cq_entries : CQ_ENTRIES_DEFAULT;

@@ -187,6 +187,41 @@ sends_and_receives(void)
     gy_test_loop_end(&loop);
 }
 
+/* A datagram that is received by the way makes no event of its own on a ring that arms polls at no
+ * price. */
+static void
+no_event_for_what_was_received(void)
+{
+    struct gy_loop loop;
+    struct end left;
+    struct end right;
+    struct gy_address names[2];
+    uint64_t events;
+
+    gy_test_loop_begin(&loop);
+    CHECK_EQ(loop.ring->cheap_polls, !gy_test_on_epoll());
+    end_init(&left, &loop, udp_socket(&names[0]), 0);
+    end_init(&right, &loop, udp_socket(&names[1]), 0);
+    gy_dgram_resume(&right.dgram);
+    for (unsigned i = 0; i < 4; i++) {
+        CHECK_EQ(gy_loop_poll(&loop, true), 0); /* it waits */
+        CHECK_EQ(send_to(&left, bytes, 10, &names[1], false), 10);
+        CHECK_EQ(gy_loop_poll(&loop, true), 0); /* the event is there */
+        for (unsigned k = 0; k < 3; k++)
+            CHECK_EQ(send_to(&left, bytes, 10, &names[1], false), 10);
+        TURN_UNTIL(&loop, right.seen == 4 * (i + 1));
+    }
+    events = loop.ring->counters.events;
+    for (unsigned i = 0; i < 3; i++)
+        (void)gy_test_turn(&loop, 0);
+    CHECK_EQ(loop.ring->counters.events - events, 0);
+    if (!gy_test_on_epoll())
+        CHECK_EQ(events, 4);
+    end_close(&left);
+    end_close(&right);
+    gy_test_loop_end(&loop);
+}
+
 /* One send at once and one for its followers; nobody sees a difference. */
 static void
 burst(void)
@@ -546,10 +581,16 @@ without_memory(void)
 }
 
 static const struct gy_test tests[] = {
-    GY_TEST(sends_and_receives),   GY_TEST(burst),
-    GY_TEST(ends_of_a_burst),      GY_TEST(refused_offload),
-    GY_TEST(error_within_a_burst), GY_TEST(errors_that_send),
-    GY_TEST(full_socket),          GY_TEST(pause_within_a_receive),
-    GY_TEST(over_several_runs),    GY_TEST(without_memory),
+    GY_TEST(sends_and_receives),
+    GY_TEST(no_event_for_what_was_received),
+    GY_TEST(burst),
+    GY_TEST(ends_of_a_burst),
+    GY_TEST(refused_offload),
+    GY_TEST(error_within_a_burst),
+    GY_TEST(errors_that_send),
+    GY_TEST(full_socket),
+    GY_TEST(pause_within_a_receive),
+    GY_TEST(over_several_runs),
+    GY_TEST(without_memory),
 };
 GY_TEST_MAIN(tests)

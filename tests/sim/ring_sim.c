@@ -836,6 +836,7 @@ sim_ring_create(const struct gy_ring_options *options, struct gy_ring **out)
     sim->base.features = current_world->features & ~options->features_off;
     sim->sq_size = 1 + sim_below(rng_of(sim), SQ_MAX);
     sim->cq_limit = sim_chance(rng_of(sim), 30) ? 4 : 1000;
+    sim->base.cheap_polls = sim->sq_size % 2 == 0;
     *out = &sim->base;
     return 0;
 }
