@@ -26,6 +26,7 @@ gy_fileop_init(struct gy_fileop *op, struct gy_loop *loop, const struct gy_fileo
     op->res = 0;
     op->cancelled = false;
     op->polling = false;
+    op->again = 0;
     memset(&op->sqe, 0, sizeof op->sqe);
 }
 
@@ -50,6 +51,7 @@ gy_fileop_submit(struct gy_fileop *op)
 {
     GY_ASSERT(!gy_fileop_busy(op));
     op->cancelled = false;
+    op->again = 0;
     gy_op_submit(op->loop, &op->op);
 }
 
@@ -134,9 +136,21 @@ gy_fileop_prepare(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *s
         *sqe = file->sqe;
 }
 
+/* A driver that answers so each time must not keep the loop busy for ever: then the error is told.
+ * What a quiescing loop interrupted begins anew in each run and counts for nothing. */
+enum { AGAIN_MAX = 1000 };
+
+static bool
+may_go_on(struct gy_fileop *file)
+{
+    if (file->loop->quiet)
+        file->again = 0;
+    return file->again++ < AGAIN_MAX;
+}
+
 /* What the event means for the operation.  true: it is not over, and is to be submitted again. */
 static bool
-goes_on(struct gy_fileop *file, int32_t res)
+means_again(struct gy_fileop *file, int32_t res)
 {
     if (file->cancelled)
         return false;
@@ -152,6 +166,12 @@ goes_on(struct gy_fileop *file, int32_t res)
     }
     file->polling = res == -EAGAIN && poll_mask(file) != 0;
     return file->polling;
+}
+
+static bool
+goes_on(struct gy_fileop *file, int32_t res)
+{
+    return means_again(file, res) && (res >= 0 || may_go_on(file));
 }
 
 void

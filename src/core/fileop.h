@@ -32,7 +32,8 @@ struct gy_fileop {
     struct gy_work work;     /* linked: `res` is to be reported     */
     int32_t res;
     bool cancelled;
-    bool polling; /* the kernel would not wait for a non-blocking descriptor: a poll does */
+    uint16_t again; /* submitted anew so often, in one run */
+    bool polling;   /* the kernel would not wait for a non-blocking descriptor: a poll does */
 };
 
 void gy_fileop_init(struct gy_fileop *op, struct gy_loop *loop, const struct gy_fileop_host *host);

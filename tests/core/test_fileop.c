@@ -495,6 +495,34 @@ answers(void)
     fake_loop_end(&loop);
 }
 
+/* A driver that always answers so gets tired of, and its error is told. */
+static void
+always_again(void)
+{
+    static const int32_t results[] = {-ECANCELED, -EINTR, -EAGAIN};
+    struct gy_loop loop;
+    struct call call;
+    char buf[4];
+    fake_loop_begin(&loop);
+    call_init(&call, &loop);
+    for (unsigned i = 0; i < 3; i++) {
+        unsigned asked = 0;
+        gy_prep_read(gy_fileop_sqe(&call.op), 7, buf, sizeof buf, UINT64_MAX);
+        gy_fileop_submit(&call.op);
+        while (call.dones == i && asked++ < 5000) {
+            fake.sqe_count = 0;
+            fake.event_head = fake.event_tail = 0;
+            answer(&loop, &call, IORING_OP_READ, results[i]);
+            if (results[i] == -EAGAIN && call.dones == i)
+                answer(&loop, &call, IORING_OP_POLL_ADD, 1);
+        }
+        CHECK_EQ(call.dones, i + 1);
+        CHECK_EQ(call.res, results[i]);
+        CHECK_LE(100, asked);
+    }
+    fake_loop_end(&loop);
+}
+
 /* The two events of a cancelled operation, in either order, and what it came to before. */
 static void
 cancel_races(void)
@@ -580,6 +608,7 @@ static const struct gy_test tests[] = {
     GY_TEST(goes_on_in_the_next_run),
     GY_TEST(what_cannot_be_cancelled),
     GY_TEST(answers),
+    GY_TEST(always_again),
     GY_TEST(cancel_races),
     GY_TEST(nth_failure),
 };
