@@ -111,10 +111,11 @@ class SendfileMixin:
             raise
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: Any) -> int:
+        waiter = transp._make_empty_waiter()  # raises where another one sends a file
         resume_reading = transp.is_reading()
         transp.pause_reading()
-        await transp._make_empty_waiter()
         try:
+            await waiter
             sent = await self.sock_sendfile(transp._sock, file, offset, count, fallback=False)
         finally:
             transp._reset_empty_waiter()

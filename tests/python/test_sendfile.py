@@ -249,6 +249,32 @@ def test_writes_before_and_after(loop, connect, file):
 
 
 @pytest.mark.only("gyre")
+def test_cancelled_before_it_begins(loop, connect, file):
+    """asyncio leaves reading paused."""
+
+    async def main():
+        transport, protocol, theirs = await connect()
+        theirs.setblocking(False)
+        transport.write(b"b" * 8_000_000)
+        sending = asyncio.create_task(loop.sendfile(transport, file))
+        await spin()
+        assert not transport.is_reading()
+        with pytest.raises(RuntimeError, match="already set"):
+            await loop.sendfile(transport, file)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        assert transport.is_reading()
+        assert file.tell() == 0
+        transport.write(b"end")
+        assert await received(theirs, 8_000_003) == b"b" * 8_000_000 + b"end"
+        transport.abort()
+        await protocol.lost
+
+    drive(loop, main())
+
+
+@pytest.mark.only("gyre")
 def test_the_disk_is_waited_for_in_a_thread(loop, sender, file, monkeypatch):
     from gyre import _sendfile
 
