@@ -436,6 +436,9 @@ class File:
         """
         if self._fd < 0:
             return
+        if self._loop.is_closed():  # by another loop's task; nothing is left to ask but the kernel
+            self._close_here()
+            return
         if self._closing is None or self._closing.done():  # done: cancelled before its first step
             if self._is_idle():
                 op = self._close_descriptor()
@@ -456,9 +459,6 @@ class File:
     def _close_descriptor(self) -> Op | None:
         fd, self._fd = self._fd, -1
         if self._closefd:
-            if self._loop.is_closed():
-                os.close(fd)  # by another loop's task; there is nothing else left to ask
-                return None
             return self._loop._file_close(fd)
         if self._positioned and not self._append:
             os.lseek(fd, self._pos, os.SEEK_SET)
@@ -501,12 +501,15 @@ class File:
         return b""
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
-        fd = self._fd
-        if fd < 0:
+        if self._fd < 0:
             return
         if self._closefd:
             _warn(f"unclosed file {self!r}", ResourceWarning, stacklevel=2, source=self)
-        self._fd = -1
+        self._close_here()
+
+    def _close_here(self) -> None:
+        """Without the loop: writes what is buffered and closes, by calls that may block."""
+        fd, self._fd = self._fd, -1
         try:
             view = memoryview(self._last_words())
             while view:

@@ -538,6 +538,14 @@ class BufferedFile(File):
         self._out = bytearray()
         return super()._close_descriptor()
 
+    def _close_here(self) -> None:
+        try:
+            super()._close_here()
+        finally:
+            self._limit = -1
+            self._buf, self._i = b"", 0
+            self._out = bytearray()
+
     async def _end(self) -> None:
         await self._put_out()
 

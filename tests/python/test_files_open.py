@@ -659,6 +659,26 @@ class TestEnd:
             file = runner.run(opened())
         gyre.run(close(file))
 
+    @pytest.mark.parametrize("mode", ["wb", "w", "r+b"])
+    def test_closed_after_its_loop_with_something_to_write(self, path, mode):
+        async def opened():
+            file = await gyre.open(path, mode)
+            await file.write("tail" if mode == "w" else b"tail")
+            return file
+
+        async def close(file):
+            await file.close()
+            assert file.closed
+            with pytest.raises(ValueError):
+                await file.write("more" if mode == "w" else b"more")
+            await file.close()
+
+        path.write_bytes(b"0123456789")
+        with asyncio.Runner(loop_factory=gyre.new_event_loop) as runner:
+            file = runner.run(opened())
+        gyre.run(close(file))
+        assert path.read_bytes() == (b"tail456789" if mode == "r+b" else b"tail")
+
     def test_closed_behind_our_back(self, run, path):
         async def main():
             fd = os.open(path, os.O_RDONLY)
