@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("probe",),
     ("ring",),
     ("op",),
-    ("bufgroup", "timer", "wakeup", "sendq", "spin"),
+    ("bufgroup", "fixed", "timer", "wakeup", "sendq", "spin"),
     ("host",),
     ("loop.h",),
     ("poll", "wakeup.c"),

@@ -27,6 +27,7 @@ gy_fileop_init(struct gy_fileop *op, struct gy_loop *loop, const struct gy_fileo
     op->cancelled = false;
     op->polling = false;
     op->again = 0;
+    op->fixed = NULL;
     memset(&op->sqe, 0, sizeof op->sqe);
 }
 
@@ -34,6 +35,7 @@ struct io_uring_sqe *
 gy_fileop_sqe(struct gy_fileop *op)
 {
     GY_ASSERT(!gy_fileop_busy(op));
+    op->fixed = NULL;
     memset(&op->sqe, 0, sizeof op->sqe);
     return &op->sqe;
 }
@@ -130,10 +132,13 @@ gy_fileop_prepare(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *s
 {
     const struct gy_fileop *file = fileop_of(op);
     GY_ASSERT(loop == file->loop);
-    if (GY_UNLIKELY(file->polling))
+    if (GY_UNLIKELY(file->polling)) {
         gy_prep_poll(sqe, file->sqe.fd, poll_mask(file), false);
-    else
-        *sqe = file->sqe;
+        return;
+    }
+    *sqe = file->sqe;
+    if (file->fixed != NULL && gy_fixed_prepare(file->fixed, sqe))
+        loop->counters.fixed_ops++;
 }
 
 /* A driver that answers so each time must not keep the loop busy for ever: then the error is told.

@@ -12,6 +12,7 @@
 #ifndef GY_FILEOP_H
 #define GY_FILEOP_H
 
+#include "fixed.h"
 #include "op.h"
 #include "uring_compat.h"
 #include "work.h"
@@ -28,8 +29,9 @@ struct gy_fileop {
     struct gy_op op;
     struct gy_loop *loop;
     const struct gy_fileop_host *host;
-    struct io_uring_sqe sqe; /* all but user_data                   */
-    struct gy_work work;     /* linked: `res` is to be reported     */
+    struct io_uring_sqe sqe;      /* all but user_data                   */
+    const struct gy_fixed *fixed; /* NULL, or what the buffer of `sqe` is a part of      */
+    struct gy_work work;          /* linked: `res` is to be reported     */
     int32_t res;
     bool cancelled;
     uint16_t again; /* submitted anew so often, in one run */

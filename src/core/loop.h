@@ -48,6 +48,7 @@ struct gy_loop_counters {
     uint64_t recv_calls; /* recv(2) and recv events that carried data */
     uint64_t send_calls; /* send(2)/sendmsg(2) tried                  */
     uint64_t send_ops;   /* sendmsg SQEs                              */
+    uint64_t fixed_ops;  /* reads and writes of registered memory     */
     uint64_t bytes_in;
     uint64_t bytes_out;
     uint64_t accepted;
@@ -84,8 +85,9 @@ struct gy_loop {
     int64_t look_ns;       /* how long this wait looks before it sleeps                    */
     int64_t wait_began_ns; /* 0: not measured                                              */
     struct gy_bufgroup buffers;
-    void *scratch; /* GY_RECV_BYTES_MAX bytes, allocated at first use       */
-    uint64_t turn; /* counts gy_loop_reap()                                 */
+    struct gy_list fixed; /* struct gy_fixed: memory registered with the ring          */
+    void *scratch;        /* GY_RECV_BYTES_MAX bytes, allocated at first use       */
+    uint64_t turn;        /* counts gy_loop_reap()                                 */
     struct gy_event ahead[GY_AHEAD_EVENTS]; /* taken by gy_loop_land(), not yet dispatched    */
     unsigned ahead_count;
     struct gy_loop_counters counters;

@@ -2,6 +2,7 @@
  * Thread: init and close any, begin and quiesce the running one.
  * Invariants: the ring is enabled for the thread that began last; outside begin..quiesce nothing is
  * in flight (but what would not end in time, which quiesce reports). */
+#include "fixed.h"
 #include "loop.h"
 #include "loop_internal.h"
 #include "stream.h"
@@ -30,6 +31,7 @@ gy_loop_init(struct gy_loop *loop, const struct gy_ring_options *options,
     gy_list_init(&loop->work);
     gy_list_init(&loop->send_pool);
     gy_sendq_spare_init(&loop->spare_segments);
+    gy_list_init(&loop->fixed);
     gy_timers_init(&loop->timers);
     gy_bufgroup_init(&loop->buffers);
     loop->ring_options = *options;
@@ -77,6 +79,7 @@ replace_ring(struct gy_loop *loop)
         return err;
     }
     ring->counters = old->counters;
+    gy_fixed_rebind(&loop->fixed, ring);
     old->ops->destroy(old, false);
     loop->ring = ring;
     loop->features = ring->features;
@@ -222,6 +225,7 @@ gy_loop_close(struct gy_loop *loop)
     loop->ring->ops->destroy(loop->ring, forked);
     loop->ring = NULL;
     loop->enabled = false;
+    gy_fixed_forget(&loop->fixed);
     unlink_everything(loop);
     gy_stream_pool_drain(loop);
     gy_bufgroup_deinit(&loop->buffers, forked);

@@ -25,6 +25,7 @@ static const struct {
     {"udp_gso", GY_FEAT_UDP_GSO},
     {"udp_gro", GY_FEAT_UDP_GRO},
     {"ftruncate", GY_FEAT_FTRUNCATE},
+    {"fixed_buffers", GY_FEAT_FIXED_BUFFERS},
 };
 enum { FEATURES = sizeof feature_names / sizeof feature_names[0] };
 _Static_assert(GY_FEAT_ALL == (1u << FEATURES) - 1, "every feature has a name");

@@ -21,7 +21,8 @@ enum gy_feature {
     GY_FEAT_UDP_GSO = 1u << 11,         /* UDP_SEGMENT, 4.18; else a send per datagram       */
     GY_FEAT_UDP_GRO = 1u << 12,         /* UDP_GRO, 5.0; else a receive per datagram         */
     GY_FEAT_FTRUNCATE = 1u << 13,       /* IORING_OP_FTRUNCATE, 6.9; else the host's threads */
-    GY_FEAT_ALL = (1u << 14) - 1,
+    GY_FEAT_FIXED_BUFFERS = 1u << 14,   /* a sparse table of them, 5.19; else plain memory   */
+    GY_FEAT_ALL = (1u << 15) - 1,
 };
 
 /* Name <-> bit, for GYRE_FEATURES=-recv_multishot,-buf_ring and for reports.  0 for an unknown

@@ -76,6 +76,12 @@ struct gy_ring_ops {
     void (*buffers_unregister)(struct gy_ring *ring, uint16_t group);
     void (*buffer_provide)(struct gy_ring *ring, uint16_t group, uint16_t id);
 
+    /* Registered buffers; absent unless GY_FEAT_FIXED_BUFFERS.  The slot of this memory, below
+     * GY_FIXED_SLOTS, for IORING_OP_READ_FIXED and WRITE_FIXED; or -errno.  To unregister does not
+     * wait for what is in flight, which keeps the pages; any thread while the ring rests. */
+    int (*fixed_register)(struct gy_ring *ring, void *memory, size_t bytes);
+    void (*fixed_unregister)(struct gy_ring *ring, int slot);
+
     /* Immediate, non-blocking calls: result or -errno; EINTR is retried inside. */
     ssize_t (*try_recv)(struct gy_ring *ring, int fd, void *buf, size_t len);
     /* The same on a UNIX socket; *cut: it ended at what came with the bytes (a descriptor, say),
@@ -105,6 +111,8 @@ struct gy_ring {
     bool cheap_polls;  /* arming one is part of the next enter, and no call of its own */
     struct gy_ring_counters counters;
 };
+
+enum { GY_FIXED_SLOTS = 64 }; /* registered buffers of a ring */
 
 struct gy_ring_options {
     uint32_t sq_entries;   /* 0: default 256 */

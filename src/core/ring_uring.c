@@ -11,6 +11,7 @@
 #include "prep.h"
 #include "probe.h"
 #include "ring_calls.h"
+#include "ring_uring_fixed.h"
 #include "sys.h"
 #include "trace.h"
 
@@ -56,6 +57,7 @@ struct uring {
     uint32_t sq_entries;
     uint32_t cq_entries;
     struct buffer_group groups[BUFFER_GROUPS_MAX];
+    struct gy_uring_fixed fixed;
 };
 
 static inline struct uring *
@@ -392,6 +394,23 @@ uring_buffer_provide(struct gy_ring *ring, uint16_t id, uint16_t buffer_id)
     io_uring_buf_ring_advance(group->entries, 1);
 }
 
+static int
+uring_fixed_register(struct gy_ring *ring, void *memory, size_t bytes)
+{
+    struct uring *uring = uring_of(ring);
+    if (!(ring->features & GY_FEAT_FIXED_BUFFERS))
+        return -EOPNOTSUPP;
+    return gy_uring_fixed_register(&uring->ring, &uring->fixed, memory, bytes);
+}
+
+static void
+uring_fixed_unregister(struct gy_ring *ring, int slot)
+{
+    struct uring *uring = uring_of(ring);
+    bool here = uring->owner_thread == gy_sys_thread_id();
+    gy_uring_fixed_unregister(&uring->ring, &uring->fixed, slot, here);
+}
+
 static void
 uring_close(struct gy_ring *ring, int fd)
 {
@@ -538,6 +557,8 @@ static const struct gy_ring_ops uring_ops = {
     .buffers_register = uring_buffers_register,
     .buffers_unregister = uring_buffers_unregister,
     .buffer_provide = uring_buffer_provide,
+    .fixed_register = uring_fixed_register,
+    .fixed_unregister = uring_fixed_unregister,
     .try_recv = gy_ring_plain_recv,
     .try_recv_local = gy_ring_plain_recv_local,
     .try_send = gy_ring_plain_send,

@@ -6,6 +6,7 @@
 #include "fault.h"
 #include "prep.h"
 #include "probe.h"
+#include "ring_uring_fixed.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -85,6 +86,9 @@ opcodes_present(struct io_uring *ring, uint32_t *features)
         *features |= GY_FEAT_ACCEPT;
     if (present && io_uring_opcode_supported(probe, GY_URING_OP_FTRUNCATE))
         *features |= GY_FEAT_FTRUNCATE;
+    if (present && io_uring_opcode_supported(probe, IORING_OP_READ_FIXED) &&
+        io_uring_opcode_supported(probe, IORING_OP_WRITE_FIXED) && gy_uring_fixed_works(ring))
+        *features |= GY_FEAT_FIXED_BUFFERS;
     io_uring_free_probe(probe);
     return present;
 }

@@ -8,6 +8,7 @@
 #include "sys_file.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/stat.h>
 
@@ -197,6 +198,106 @@ splices(void)
     close(fd);
     close(pair[0]);
     close(pair[1]);
+    end(&loop);
+}
+
+/* ---- registered memory: by its slot where the ring has such, else like any other ---- */
+
+static char page[4096] __attribute__((aligned(4096)));
+
+static void
+there_and_back(struct call *call, struct gy_fixed *fixed, int fd)
+{
+    memset(page, 'x', sizeof page);
+    gy_prep_write(gy_fileop_sqe(&call->op), fd, page + 1000, 2000, 100);
+    call->op.fixed = fixed;
+    CHECK_EQ(finish(call), 2000);
+    memset(page, 0, sizeof page);
+    gy_prep_read(gy_fileop_sqe(&call->op), fd, page + 10, 2000, 200);
+    call->op.fixed = fixed;
+    CHECK_EQ(finish(call), 1900);
+    CHECK(page[9] == 0 && page[10] == 'x' && page[1909] == 'x' && page[1910] == 0);
+}
+
+struct fixed_run {
+    struct call *call;
+    struct gy_fixed *fixed;
+    int fd;
+};
+
+static void *
+run_in_thread(void *argument)
+{
+    struct fixed_run *run = argument;
+    struct gy_loop *loop = run->call->op.loop;
+    CHECK_EQ(gy_loop_begin(loop), 0);
+    there_and_back(run->call, run->fixed, run->fd);
+    CHECK_EQ(gy_loop_quiesce(loop, GY_NS_PER_SECOND), 0);
+    return NULL;
+}
+
+static void
+registered(void)
+{
+    struct gy_loop loop;
+    struct call call;
+    struct gy_fixed fixed;
+    pthread_t thread;
+    bool has;
+    int fd;
+
+    begin(&loop, &call);
+    has = (loop.features & GY_FEAT_FIXED_BUFFERS) != 0;
+    fd = open("file", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    CHECK_LE(0, fd);
+    gy_fixed_init(&fixed, page, sizeof page);
+    there_and_back(&call, &fixed, fd);
+    CHECK_EQ(loop.counters.fixed_ops, 0);
+    CHECK_EQ(gy_fixed_add(&loop.fixed, loop.ring, &fixed), has ? 0 : -EOPNOTSUPP);
+    there_and_back(&call, &fixed, fd);
+    CHECK_EQ(loop.counters.fixed_ops, has ? 2 : 0);
+    /* A run in another thread has another ring. */
+    CHECK_EQ(gy_loop_quiesce(&loop, GY_NS_PER_SECOND), 0);
+    struct fixed_run run = {&call, &fixed, fd};
+    CHECK_EQ(pthread_create(&thread, NULL, run_in_thread, &run), 0);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK_EQ(loop.counters.fixed_ops, has ? 4 : 0);
+    /* Given back in a thread that cannot say so: its slot is used again all the same. */
+    gy_fixed_remove(loop.ring, &fixed);
+    gy_fixed_remove(loop.ring, &fixed);
+    CHECK_EQ(gy_loop_begin(&loop), 0);
+    for (unsigned i = 0; i < 2 * GY_FIXED_SLOTS; i++) {
+        CHECK_EQ(gy_fixed_add(&loop.fixed, loop.ring, &fixed), has ? 0 : -EOPNOTSUPP);
+        gy_fixed_remove(loop.ring, &fixed);
+    }
+    there_and_back(&call, &fixed, fd);
+    CHECK_EQ(loop.counters.fixed_ops, has ? 4 : 0);
+    CHECK_EQ(unlink("file"), 0);
+    close(fd);
+    /* The loop forgets what it still has. */
+    CHECK_EQ(gy_fixed_add(&loop.fixed, loop.ring, &fixed), has ? 0 : -EOPNOTSUPP);
+    end(&loop);
+    CHECK_EQ(fixed.slot, -1);
+    gy_fixed_remove(NULL, &fixed);
+}
+
+static void
+too_many_registered(void)
+{
+    struct gy_loop loop;
+    struct call call;
+    struct gy_fixed fixed[GY_FIXED_SLOTS + 1];
+    begin(&loop, &call);
+    for (unsigned i = 0; i <= GY_FIXED_SLOTS; i++)
+        gy_fixed_init(&fixed[i], page, sizeof page);
+    if (loop.features & GY_FEAT_FIXED_BUFFERS) {
+        for (unsigned i = 0; i < GY_FIXED_SLOTS; i++)
+            CHECK_EQ(gy_fixed_add(&loop.fixed, loop.ring, &fixed[i]), 0);
+        CHECK_EQ(gy_fixed_add(&loop.fixed, loop.ring, &fixed[GY_FIXED_SLOTS]), -ENOSPC);
+        gy_fixed_remove(loop.ring, &fixed[7]);
+        CHECK_EQ(gy_fixed_add(&loop.fixed, loop.ring, &fixed[GY_FIXED_SLOTS]), 0);
+        CHECK_EQ(fixed[GY_FIXED_SLOTS].slot, 7);
+    }
     end(&loop);
 }
 
@@ -600,6 +701,8 @@ static const struct gy_test tests[] = {
     GY_TEST(descriptors),
     GY_TEST(paths),
     GY_TEST(splices),
+    GY_TEST(registered),
+    GY_TEST(too_many_registered),
     GY_TEST(attempts),
     GY_TEST(many),
     GY_TEST(cancelled_read_of_a_pipe),
