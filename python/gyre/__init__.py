@@ -15,6 +15,7 @@ from .loop import Loop, new_event_loop
 
 if TYPE_CHECKING:
     from .files import (
+        RegisteredBuffers,
         aligned_buffer,
         copy_file,
         open,
@@ -31,6 +32,7 @@ __all__ = [
     "Future",
     "Loop",
     "Path",
+    "RegisteredBuffers",
     "Task",
     "__version__",
     "aligned_buffer",
@@ -47,6 +49,7 @@ __all__ = [
 
 # Imported when first asked for: a program that has no async files does not pay for them.
 _FILE_NAMES = (
+    "RegisteredBuffers",
     "aligned_buffer",
     "copy_file",
     "open",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 import warnings
@@ -147,6 +148,8 @@ class File:
         self._stash = b""  # of a stream: read, and wanted by nobody yet
         self._fread: Callable[[int, int, int], Awaitable[bytes]] = loop._file_read
         self._fwrite: Callable[[int, ReadableBuffer, int], Op] = loop._file_write
+        if not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+            self._fread = loop._file_read_buffered
         kind = os.fstat(fd).st_mode
         # Ours to count where the offset means something; else the kernel's (offset -1).
         self._positioned = stat.S_ISREG(kind) or stat.S_ISBLK(kind)
@@ -359,6 +362,15 @@ class File:
         if self._fd < 0 or not self._readable:
             self._refuse(False)
         op = self._loop._file_readv(self._fd, list(buffers), _offset(offset))
+        self._track(op)
+        count: int = await op
+        return count
+
+    async def pread_into(self, buffer: WriteableBuffer, offset: int, /) -> int:
+        """Fills a buffer from this offset, in one operation; the number of bytes, 0 at the end."""
+        if self._fd < 0 or not self._readable:
+            self._refuse(False)
+        op = self._loop._file_readinto(self._fd, buffer, _offset(offset))
         self._track(op)
         count: int = await op
         return count

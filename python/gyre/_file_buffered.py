@@ -504,6 +504,12 @@ class BufferedFile(File):
             await self.flush()
         return await super().preadv(buffers, offset)
 
+    async def pread_into(self, buffer: WriteableBuffer, offset: int, /) -> int:
+        """Fills a buffer from this offset, in one operation; the number of bytes, 0 at the end."""
+        if self._out:
+            await self.flush()
+        return await super().pread_into(buffer, offset)
+
     async def _before_pwrite(self) -> None:
         """What is buffered would hide what is written, or be written over it later."""
         if self._out or self._buf:

@@ -233,6 +233,15 @@ class DirectFile(RawFile):
                 f"not {number}"
             )
 
+    def _check_buffer(self, buffer: ReadableBuffer) -> None:
+        self._check_blocks("lengths", len(view_of(buffer)))
+        address = self._loop._file_address(buffer)
+        if address % self._memory:
+            raise ValueError(
+                f"O_DIRECT on {self._name!r} needs buffers at multiples of {self._memory} bytes, "
+                f"as gyre.aligned_buffer() makes them; this one is {address % self._memory} beside"
+            )
+
     async def _read_at(self, size: int, offset: int) -> bytes:
         self._check_blocks("offsets", offset)
         self._check_blocks("lengths", size)
@@ -247,7 +256,10 @@ class DirectFile(RawFile):
         view = view_of(data)
         self._check_blocks("offsets", offset)
         self._check_blocks("lengths", len(view))
-        if not isinstance(data, bytes) or not len(view):
+        if not len(view):
+            return data
+        if not isinstance(data, bytes):
+            self._check_buffer(data)
             return data
         buffer = memoryview(self._loop._file_buffer(len(view), self._memory))
         buffer[: len(view)] = view
@@ -283,9 +295,15 @@ class DirectFile(RawFile):
 
     async def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fills a buffer of gyre.aligned_buffer(); the number of bytes, 0 at the end."""
-        self._check_blocks("lengths", len(view_of(buffer)))
+        self._check_buffer(buffer)
         self._check_blocks("offsets", self._pos)
         return await super().readinto(buffer)
+
+    async def pread_into(self, buffer: WriteableBuffer, offset: int, /) -> int:
+        """Fills a buffer of gyre.aligned_buffer() from this offset; the number of bytes."""
+        self._check_buffer(buffer)
+        self._check_blocks("offsets", offset)
+        return await super().pread_into(buffer, offset)
 
     async def pread(self, size: int, offset: int, /) -> bytes:
         """Up to size bytes from this offset; the position stays.  Many may be in flight."""
@@ -298,7 +316,7 @@ class DirectFile(RawFile):
         buffers = list(buffers)
         self._check_blocks("offsets", offset)
         for buffer in buffers:
-            self._check_blocks("lengths", len(view_of(buffer)))
+            self._check_buffer(buffer)
         return await super().preadv(buffers, offset)
 
     async def _write_once(self, data: ReadableBuffer) -> int:

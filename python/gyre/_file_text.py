@@ -509,6 +509,10 @@ class TextFile:
         """BufferedFile.preadv()."""
         return await self._buffer.preadv(buffers, offset)
 
+    async def pread_into(self, buffer: WriteableBuffer, offset: int, /) -> int:
+        """BufferedFile.pread_into()."""
+        return await self._buffer.pread_into(buffer, offset)
+
     async def pwritev(self, buffers: Iterable[ReadableBuffer], offset: int, /) -> int:
         """BufferedFile.pwritev()."""
         return await self._buffer.pwritev(buffers, offset)

@@ -16,6 +16,7 @@ from ._file_once import (
 )
 from ._file_open import Opening, aligned_buffer, open
 from ._file_raw import DirectFile, RawFile
+from ._file_registered import RegisteredBuffers
 from ._file_text import TextFile
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "DirectFile",
     "Opening",
     "RawFile",
+    "RegisteredBuffers",
     "TextFile",
     "aligned_buffer",
     "copy_file",

@@ -24,6 +24,8 @@ fileop_of(struct gy_fileop *op)
 static void
 release_views(struct gpy_fileop *self)
 {
+    if (self->op.fixed != NULL)
+        gpy_file_buffer_unuse(self);
     for (Py_ssize_t i = 0; i < self->view_count; i++)
         PyBuffer_Release(&self->views[i]);
     self->view_count = 0;

@@ -76,6 +76,16 @@ extern PyMethodDef gpy_loop_file_methods[];
 PyObject *gpy_loop_file_read_path(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs);
 PyObject *gpy_loop_file_buffer(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs);
 PyObject *gpy_loop_file_alignment(struct gpy_loop *loop, PyObject *arg);
+PyObject *gpy_loop_file_register(struct gpy_loop *loop, PyObject *arg);
+PyObject *gpy_loop_file_unregister(struct gpy_loop *loop, PyObject *arg);
+PyObject *gpy_loop_file_idle(struct gpy_loop *loop, PyObject *arg);
+PyObject *gpy_loop_file_address(struct gpy_loop *loop, PyObject *arg);
+
+/* file_buffer.c: the operation reads or writes this object: if it is memory of _file_buffer() of
+ * the same loop, that counts the operation until it is unused, and is used as registered. */
+void gpy_file_buffer_use(struct gpy_fileop *op, PyObject *object);
+/* op->op.fixed is set. */
+void gpy_file_buffer_unuse(struct gpy_fileop *op);
 
 int gpy_file_exec(PyObject *module, struct gpy_state *state);
 int gpy_file_buffer_exec(PyObject *module, struct gpy_state *state);

@@ -2,6 +2,7 @@
  * operation.  Thread: the loop's. */
 #include "errors.h"
 #include "file.h"
+#include "pycompat.h"
 
 #include "../core/prep.h"
 #include "../core/probe.h"
@@ -169,11 +170,13 @@ attempt_copy(struct gpy_loop *loop, struct io_uring_sqe *sqe, Py_ssize_t bytes)
 
 /* What can be read without waiting.  A short answer is the end of the file, or a part that is not
  * in memory: asking again tells.  true: *got is all there is to have now (or -errno); false: *got
- * bytes came, the rest has to wait, and the SQE asks for it. */
+ * bytes came, the rest has to wait, and the SQE asks for it.  `buffered`: the caller knows that the
+ * file goes through the page cache. */
 static bool
-read_now(struct gpy_loop *loop, struct io_uring_sqe *sqe, int32_t *got)
+read_now(struct gpy_loop *loop, struct io_uring_sqe *sqe, bool buffered, int32_t *got)
 {
-    int32_t res = attempt_copy(loop, sqe, sqe->len);
+    int32_t res = buffered && sqe->len <= COPY_BYTES_MAX ? attempt(loop, sqe)
+                                                         : attempt_copy(loop, sqe, sqe->len);
     *got = res > 0 ? res : 0;
     while (res > 0 && (uint32_t)res < sqe->len) {
         sqe->addr += (uint32_t)res;
@@ -190,8 +193,53 @@ read_now(struct gpy_loop *loop, struct io_uring_sqe *sqe, int32_t *got)
     return true;
 }
 
+/* What was read last is kept, if it is large: once nobody else has it, the next read of that size
+ * fills it again.  Fresh memory of that size may cost as much as the copy: libc gives it back to
+ * the kernel, and then each page is a fault.  Two, because a future keeps its result until the task
+ * that it woke waits again. */
+enum { SPARE_BYTES_MIN = 128 * 1024 };
+
 static PyObject *
-file_read(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
+bytes_to_fill(struct gpy_loop *loop, uint32_t len)
+{
+    for (unsigned i = 0; len >= SPARE_BYTES_MIN && i < GPY_FILE_SPARES; i++) {
+        PyObject *spare = loop->file_spares[i];
+        if (spare == NULL || PyBytes_GET_SIZE(spare) != len || Py_REFCNT(spare) != 1)
+            continue;
+        loop->file_spares[i] = NULL;
+        gpy_bytes_changed(spare);
+        return spare;
+    }
+    return PyBytes_FromStringAndSize(NULL, len);
+}
+
+static void
+keep_spare(struct gpy_loop *loop, PyObject *bytes)
+{
+    Py_ssize_t len = PyBytes_GET_SIZE(bytes);
+    if (len < SPARE_BYTES_MIN || len > COPY_BYTES_MAX)
+        return;
+    unsigned place = loop->file_spares[0] == NULL ? 0 : 1;
+    Py_XSETREF(loop->file_spares[place], Py_NewRef(bytes));
+}
+
+/* What was read, of the bytes that were there to be filled, which it takes over. */
+static PyObject *
+bytes_filled(struct gpy_loop *loop, PyObject *bytes, int32_t got)
+{
+    if (got == 0 && PyBytes_GET_SIZE(bytes) > 0) { /* the end; it was not touched */
+        keep_spare(loop, bytes);
+        Py_DECREF(bytes);
+        return PyBytes_FromStringAndSize(NULL, 0);
+    }
+    if (got != PyBytes_GET_SIZE(bytes) && _PyBytes_Resize(&bytes, got) < 0)
+        return NULL;
+    keep_spare(loop, bytes);
+    return bytes;
+}
+
+static PyObject *
+read_bytes(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs, bool buffered)
 {
     struct call call = {loop, args, nargs};
     int32_t got;
@@ -203,19 +251,17 @@ file_read(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     if (len < 0)
         return gpy_oserror_raise(-EINVAL);
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, clamp(len));
+    PyObject *bytes = bytes_to_fill(loop, clamp(len));
     if (bytes == NULL)
         return NULL;
     struct io_uring_sqe sqe = {0};
     gy_prep_read(&sqe, fd, PyBytes_AS_STRING(bytes), clamp(len), (uint64_t)offset);
-    if (GY_LIKELY(read_now(loop, &sqe, &got))) {
+    if (GY_LIKELY(read_now(loop, &sqe, buffered, &got))) {
         if (got < 0) {
             Py_DECREF(bytes);
             return gpy_oserror_raise(got);
         }
-        if (got != PyBytes_GET_SIZE(bytes) && _PyBytes_Resize(&bytes, got) < 0)
-            return NULL;
-        return gpy_file_done(loop, bytes);
+        return gpy_file_done(loop, bytes_filled(loop, bytes, got));
     }
     struct gpy_fileop *self = gpy_fileop_new(loop, &sqe, GPY_FILE_BYTES);
     if (self == NULL) {
@@ -225,6 +271,19 @@ file_read(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
     self->keep[0] = bytes;
     self->got = (size_t)got;
     return gpy_fileop_start(self);
+}
+
+static PyObject *
+file_read(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
+{
+    return read_bytes(loop, args, nargs, false);
+}
+
+/* The same for a file that was not opened with O_DIRECT: a system call less. */
+static PyObject *
+file_read_buffered(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
+{
+    return read_bytes(loop, args, nargs, true);
 }
 
 /* ---- reads and writes of the caller's buffers ----------------------------------------------- */
@@ -250,6 +309,8 @@ start_with_views(struct gpy_loop *loop, const struct io_uring_sqe *sqe, Py_buffe
     self->views = views;
     self->view_count = count;
     self->got = got;
+    if (count == 1)
+        gpy_file_buffer_use(self, views[0].obj);
     return gpy_fileop_start(self);
 }
 
@@ -285,7 +346,7 @@ file_readinto(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t nargs)
     if (PyErr_Occurred() || PyObject_GetBuffer(args[1], &view, PyBUF_WRITABLE) < 0)
         return NULL;
     gy_prep_read(&sqe, fd, view.buf, clamp(view.len), (uint64_t)offset);
-    if (!read_now(loop, &sqe, &got))
+    if (!read_now(loop, &sqe, false, &got))
         return start_with_view(loop, &sqe, &view, (size_t)got);
     PyBuffer_Release(&view);
     return count_ready(loop, got);
@@ -360,7 +421,11 @@ file_vector(struct call *call, const char *name, bool write)
     if (views == NULL)
         return NULL;
     const struct iovec *iov = (const struct iovec *)(const void *)(views + count);
-    if (write)
+    if (count == 1 && write)
+        gy_prep_write(&sqe, fd, iov->iov_base, clamp(views->len), (uint64_t)offset);
+    else if (count == 1)
+        gy_prep_read(&sqe, fd, iov->iov_base, clamp(views->len), (uint64_t)offset);
+    else if (write)
         gy_prep_writev(&sqe, fd, iov, (uint32_t)count, (uint64_t)offset);
     else
         gy_prep_readv(&sqe, fd, iov, (uint32_t)count, (uint64_t)offset);
@@ -611,6 +676,7 @@ PyMethodDef gpy_loop_file_methods[] = {
     {"_file_open", FAST(file_open), NULL},
     {"_file_close", (PyCFunction)file_close, METH_O, NULL},
     {"_file_read", FAST(file_read), NULL},
+    {"_file_read_buffered", FAST(file_read_buffered), NULL},
     {"_file_readinto", FAST(file_readinto), NULL},
     {"_file_write", FAST(file_write), NULL},
     {"_file_readv", FAST(file_readv), NULL},
@@ -629,5 +695,9 @@ PyMethodDef gpy_loop_file_methods[] = {
     {"_file_read_path", FAST(gpy_loop_file_read_path), NULL},
     {"_file_buffer", FAST(gpy_loop_file_buffer), NULL},
     {"_file_alignment", (PyCFunction)gpy_loop_file_alignment, METH_O, NULL},
+    {"_file_register", (PyCFunction)gpy_loop_file_register, METH_O, NULL},
+    {"_file_unregister", (PyCFunction)gpy_loop_file_unregister, METH_O, NULL},
+    {"_file_idle", (PyCFunction)gpy_loop_file_idle, METH_O, NULL},
+    {"_file_address", (PyCFunction)gpy_loop_file_address, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

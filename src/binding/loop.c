@@ -247,6 +247,8 @@ loop_close_core(struct gpy_loop *self)
     gpy_loop_signals_close(self);
     gy_loop_close(&self->core);
     gpy_loop_readers_clear(self);
+    for (unsigned i = 0; i < GPY_FILE_SPARES; i++)
+        Py_CLEAR(self->file_spares[i]);
 }
 
 static PyObject *
@@ -483,6 +485,7 @@ loop_stats(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
         {"recv_calls", core->counters.recv_calls},
         {"send_calls", core->counters.send_calls},
         {"send_ops", core->counters.send_ops},
+        {"fixed_ops", core->counters.fixed_ops},
         {"bytes_in", core->counters.bytes_in},
         {"bytes_out", core->counters.bytes_out},
         {"accepted", core->counters.accepted},

@@ -12,6 +12,8 @@
 #include "../core/loop.h"
 #include "../core/poll.h"
 
+enum { GPY_FILE_SPARES = 2 };
+
 struct gpy_loop {
     PyObject_HEAD
     struct gpy_state *state; /* borrowed: the type keeps the module alive */
@@ -53,6 +55,7 @@ struct gpy_loop {
     char *ssl_scratch;    /* ciphertext on its way out (ssl_write.c), or NULL */
     uint64_t file_turn;   /* the turn of the loop in which file_inline counts       */
     uint32_t file_inline; /* file operations that ended without waiting; file.c     */
+    PyObject *file_spares[GPY_FILE_SPARES]; /* large bytes that were read last; file_calls.c */
 };
 
 /* A transport or listener that the loop must let go of when it is closed or collected: linked into

@@ -132,6 +132,16 @@ gpy_dict_version(PyObject *dict)
 }
 #endif
 
+/* The content of a bytes object that nobody else has is new. */
+static inline void
+gpy_bytes_changed(PyObject *bytes)
+{
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* says 3.11; still used in 3.15 */
+    ((PyBytesObject *)(void *)bytes)->ob_shash = -1;
+#pragma GCC diagnostic pop
+}
+
 /* What a weak reference points at; new reference, NULL (no exception) if it is gone. */
 static inline PyObject *
 gpy_weakref_get(PyObject *reference)

@@ -524,6 +524,37 @@ def test_full_and_empty_pipes_wait(loop, run, blocking):
     os.close(writer)
 
 
+def test_large_reads_have_their_own_memory(loop, run, tmp_path):
+    """That of a result is used again, but not before nobody has it any more."""
+    size = 256 * 1024
+    pieces = [bytes([n]) * size for n in range(6)]
+    path = tmp_path / "file"
+    path.write_bytes(b"".join(pieces) + b"tail")
+
+    async def main():
+        fd = os.open(path, os.O_RDONLY)
+        for _ in range(50):
+            kept = [await loop._file_read(fd, size, n * size) for n in range(6)]
+            assert kept == pieces
+            assert len({hash(piece) for piece in kept}) == 6
+            view = memoryview(kept.pop())
+            assert await loop._file_read(fd, size, 0) == pieces[0] == kept[0]
+            assert view == pieces[5]
+            del kept, view
+            hashes = set()
+            for n in range(6):
+                data = await loop._file_read(fd, size, n * size)
+                assert data == pieces[n]
+                hashes.add(hash(data))
+                del data
+            assert len(hashes) == 6
+            assert await loop._file_read(fd, size, 6 * size) == b"tail"
+            assert await loop._file_read(fd, size, 7 * size) == b""
+        os.close(fd)
+
+    run(main)
+
+
 @pytest.mark.parametrize("size", [(1 << 20) + 1, 5 << 20])
 def test_long_copies(loop, run, opened, size):
     """More than the loop copies by itself."""
