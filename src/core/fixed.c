@@ -1,5 +1,6 @@
 /* fixed.c: see fixed.h. */
 #include "fixed.h"
+#include "probe.h"
 #include "uring_compat.h"
 
 #include <errno.h>
@@ -22,9 +23,9 @@ gy_fixed_init(struct gy_fixed *fixed, void *memory, size_t bytes)
 static int
 ask(struct gy_ring *ring, struct gy_fixed *fixed)
 {
-    int slot = ring->ops->fixed_register == NULL
-                   ? -EOPNOTSUPP
-                   : ring->ops->fixed_register(ring, fixed->memory, fixed->bytes);
+    int slot = -EOPNOTSUPP;
+    if (ring->features & GY_FEAT_FIXED_BUFFERS)
+        slot = ring->ops->fixed_register(ring, fixed->memory, fixed->bytes);
     fixed->slot = slot < 0 ? -1 : slot;
     return slot < 0 ? slot : 0;
 }

@@ -397,18 +397,13 @@ uring_buffer_provide(struct gy_ring *ring, uint16_t id, uint16_t buffer_id)
 static int
 uring_fixed_register(struct gy_ring *ring, void *memory, size_t bytes)
 {
-    struct uring *uring = uring_of(ring);
-    if (!(ring->features & GY_FEAT_FIXED_BUFFERS))
-        return -EOPNOTSUPP;
-    return gy_uring_fixed_register(&uring->ring, &uring->fixed, memory, bytes);
+    return gy_uring_fixed_register(&uring_of(ring)->ring, &uring_of(ring)->fixed, memory, bytes);
 }
 
 static void
 uring_fixed_unregister(struct gy_ring *ring, int slot)
 {
-    struct uring *uring = uring_of(ring);
-    bool here = uring->owner_thread == gy_sys_thread_id();
-    gy_uring_fixed_unregister(&uring->ring, &uring->fixed, slot, here);
+    gy_uring_fixed_unregister(&uring_of(ring)->ring, &uring_of(ring)->fixed, slot);
 }
 
 static void

@@ -32,11 +32,9 @@ set_slot(struct io_uring *ring, uint32_t slot, void *memory, size_t bytes)
 static void
 clear_stale(struct io_uring *ring, struct gy_uring_fixed *table)
 {
-    while (table->stale != 0) {
-        int slot = __builtin_ctzll(table->stale);
-        table->stale &= table->stale - 1;
-        gy_uring_fixed_unregister(ring, table, slot, true);
-    }
+    uint64_t stale = table->stale;
+    for (; stale != 0; stale &= stale - 1)
+        gy_uring_fixed_unregister(ring, table, __builtin_ctzll(stale));
 }
 
 int
@@ -62,15 +60,16 @@ gy_uring_fixed_register(struct io_uring *ring, struct gy_uring_fixed *table, voi
 }
 
 void
-gy_uring_fixed_unregister(struct io_uring *ring, struct gy_uring_fixed *table, int slot, bool here)
+gy_uring_fixed_unregister(struct io_uring *ring, struct gy_uring_fixed *table, int slot)
 {
     uint64_t bit = UINT64_C(1) << slot;
     GY_ASSERT(table->used & bit);
-    /* What is refused (want of memory) goes when the table does. */
-    if (!here)
-        table->stale |= bit;
-    else if (set_slot(ring, (uint32_t)slot, NULL, 0) == 0)
+    if (set_slot(ring, (uint32_t)slot, NULL, 0) == 0) {
         table->used &= ~bit;
+        table->stale &= ~bit;
+    } else {
+        table->stale |= bit;
+    }
 }
 
 bool
