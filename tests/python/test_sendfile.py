@@ -1,6 +1,7 @@
 """loop.sendfile and loop.sock_sendfile, on both loops: what is sent, errors, positions, cancels."""
 
 import asyncio
+import errno
 import inspect
 import io
 import os
@@ -274,23 +275,152 @@ def test_cancelled_before_it_begins(loop, connect, file):
     drive(loop, main())
 
 
-@pytest.mark.only("gyre")
-def test_the_disk_is_waited_for_in_a_thread(loop, sender, file, monkeypatch):
+@pytest.fixture
+def cold(monkeypatch):
+    """Nothing is in memory, as far as the loop can see; the parts that were asked for."""
     from gyre import _sendfile
 
     parts = []
     monkeypatch.setattr(_sendfile, "is_in_memory", lambda *part: not parts.append(part) and False)
+    return parts
+
+
+@pytest.mark.only("gyre")
+@pytest.mark.parametrize(("offset", "count"), [(0, None), (5000, None), (3, 4_000_000), (7, 1)])
+def test_the_disk_is_waited_for_by_the_ring(loop, sender, file, cold, monkeypatch, offset, count):
+    splices = []
+    splice = loop._file_splice
+    monkeypatch.setattr(
+        loop, "_file_splice", lambda *args: splices.append(args[1]) or splice(*args)
+    )
+    expected = DATA[offset:] if count is None else DATA[offset : offset + count]
+
+    async def main():
+        send, theirs, end = await sender()
+        reading = asyncio.create_task(received(theirs, len(expected)))
+        assert await send(file, offset, count, fallback=False) == len(expected)
+        assert await reading == expected
+        assert file.tell() == offset + len(expected)
+        assert splices == [place for _, place, _ in cold]
+        assert splices[0] == offset
+        await end()
+
+    drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+def test_the_disk_is_waited_for_in_a_thread(loop, sender, file, cold, monkeypatch):
+    """Where there is no pipe to be had."""
+    from gyre import _sendfile
+
     reads = []
     read = _sendfile.read
     monkeypatch.setattr(_sendfile, "read", lambda *part: reads.append(part) or read(*part))
+
+    def no_pipe():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(_sendfile, "Pipe", no_pipe)
 
     async def main():
         send, theirs, end = await sender()
         reading = asyncio.create_task(received(theirs, len(DATA)))
         assert await send(file, fallback=False) == len(DATA)
         assert await reading == DATA
-        assert reads == parts
+        assert reads == cold
         assert {count for _, _, count in reads} == {1 << 20}
+        await end()
+
+    drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+def test_the_disk_fails(loop, sender, file, cold, monkeypatch):
+    """At once: the fallback reads and sends; later: the error, and the position says how far."""
+    splice = loop._file_splice
+    good = 0
+
+    def fail(*args):
+        nonlocal good
+        good -= 1
+        if good < 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return splice(*args)
+
+    monkeypatch.setattr(loop, "_file_splice", fail)
+
+    async def main():
+        nonlocal good
+        send, theirs, end = await sender()
+        with pytest.raises(asyncio.SendfileNotAvailableError):
+            await send(file, fallback=False)
+        reading = asyncio.create_task(received(theirs, len(DATA)))
+        assert await send(file) == len(DATA)
+        assert await reading == DATA
+        good = 2
+        file.seek(0)
+        reading = asyncio.create_task(received(theirs, len(DATA)))
+        with pytest.raises(OSError) as failed:
+            await send(file, fallback=False)
+        assert failed.value.errno == errno.EIO
+        assert 0 < file.tell() < len(DATA)
+        reading.cancel()
+        await end()
+
+    drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+def test_cancelled_while_the_disk_is_waited_for(loop, sender, file, cold, monkeypatch):
+    """The pipe stays until the kernel has done with it."""
+    from gyre import _sendfile
+
+    pipes = []
+
+    class Pipe(_sendfile.Pipe):
+        def __init__(self):
+            super().__init__()
+            self.closed = False
+            pipes.append(self)
+
+        def close(self):
+            super().close()
+            self.closed = True
+
+    monkeypatch.setattr(_sendfile, "Pipe", Pipe)
+
+    async def main():
+        send, _, end = await sender()
+        op = loop.create_future()
+        monkeypatch.setattr(loop, "_file_splice", lambda *args: op)
+        sending = asyncio.create_task(send(file))
+        await spin()
+        sending.cancel()
+        await spin()
+        assert not sending.done()
+        assert [pipe.closed for pipe in pipes] == [False]
+        op.set_result(100)
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        assert [pipe.closed for pipe in pipes] == [True]
+        assert file.tell() == 0
+        await end()
+
+    drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+def test_truncated_while_it_is_sent(loop, sender, file, cold):
+    async def main():
+        send, theirs, end = await sender()
+        sending = asyncio.create_task(send(file))
+        first = await received(theirs, 100_000)
+        os.truncate(file.name, 1_500_000)
+        reading = asyncio.create_task(received(theirs, len(DATA)))
+        sent = await sending
+        assert len(first) <= sent < len(DATA)
+        assert file.tell() == sent
+        reading.cancel()
         await end()
 
     drive(loop, main())
