@@ -16,6 +16,7 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from ._file_base import running_loop, settle, view_of, whole
+from ._gyre import Future
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, StrOrBytesPath
@@ -27,7 +28,7 @@ __all__ = ["copy_file", "read_file", "read_many", "stat", "stat_many", "write_fi
 _T = TypeVar("_T")
 
 WINDOW = 64  # operations in flight, where the caller does not say
-FAIR = 64  # answers from the cache in a row; then others have their turn
+FAIR = 31  # answers from the cache in a row; then others have their turn (file.c: at most 32)
 COPY_BYTES = 8 * 1024 * 1024  # at a time, so that a cancelled copy ends soon
 
 
@@ -302,9 +303,9 @@ async def stat_many(
     first one is raised and no further path is looked at.
     """
     ask = running_loop()._file_stat
-    return await _many(
-        paths, limit, return_exceptions, lambda name: ask(name, -100, follow_symlinks)
-    )
+    if not follow_symlinks:
+        return await _many(paths, limit, return_exceptions, lambda name: ask(name, -100, False))
+    return await _many(paths, limit, return_exceptions, ask)
 
 
 @overload
@@ -329,27 +330,33 @@ async def read_many(
 
 
 async def _many(
-    paths: Iterable[Any], limit: int, keep: bool, start: Callable[[bytes], Any]
+    paths: Iterable[Any], limit: int, keep: bool, start: Callable[[Any], Any]
 ) -> list[Any]:
     if limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
     results: list[Any] = []
     window: deque[tuple[int, Any, asyncio.Future[Any]]] = deque()
+    at_once = 0
     try:
-        for number, path in enumerate(paths):
-            results.append(None)
+        for path in paths:
+            op = None
             try:
-                op = start(os.fsencode(path))
-                if not isinstance(op, asyncio.Future):
-                    results[-1] = await op
+                op = start(path if path.__class__ is str else os.fsencode(path))
+                if op.__class__ is not Future:
+                    results.append(await op)
+                    op = None
             except OSError as exc:
-                results[-1] = _named(exc, path, keep)
-                op = None
-            if isinstance(op, asyncio.Future):
-                window.append((number, path, op))
+                results.append(_named(exc, path, keep))
+            if op is not None:
+                window.append((len(results), path, op))
+                results.append(None)
                 if len(window) >= limit:
+                    at_once = 0
                     await _oldest(window, results, keep)
-            elif not number % FAIR:
+                continue
+            at_once += 1
+            if at_once == FAIR:
+                at_once = 0
                 await asyncio.sleep(0)
         while window:
             await _oldest(window, results, keep)
