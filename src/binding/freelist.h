@@ -30,19 +30,36 @@ gpy_freelist_link(PyObject *object)
     return (PyObject **)(void *)((char *)object + sizeof(PyObject));
 }
 
-/* A zeroed, tracked object of `type`, as its tp_alloc gives.  `type` has no items and is collected.
- * Runs no foreign code if it comes from the list. */
+/* A zeroed object of `type`, not tracked.  `type` has no items and is collected. */
 static inline PyObject *
-gpy_freelist_alloc(struct gpy_freelist *list, PyTypeObject *type)
+gpy_freelist_new_untracked(PyTypeObject *type)
+{
+    PyObject *object = PyObject_GC_New(PyObject, type);
+    if (object != NULL)
+        memset((void *)gpy_freelist_link(object), 0, (size_t)type->tp_basicsize - sizeof(PyObject));
+    return object;
+}
+
+/* The same, by the list.  Runs no foreign code if it comes from there. */
+static inline PyObject *
+gpy_freelist_alloc_untracked(struct gpy_freelist *list, PyTypeObject *type)
 {
     PyObject *object = list->head;
     if (object == NULL)
-        return type->tp_alloc(type, 0);
+        return gpy_freelist_new_untracked(type);
     list->head = *gpy_freelist_link(object);
     list->count--;
     memset((void *)gpy_freelist_link(object), 0, (size_t)type->tp_basicsize - sizeof(PyObject));
-    (void)PyObject_Init(object, type);
-    PyObject_GC_Track(object);
+    return PyObject_Init(object, type);
+}
+
+/* The same, tracked, as its tp_alloc gives it. */
+static inline PyObject *
+gpy_freelist_alloc(struct gpy_freelist *list, PyTypeObject *type)
+{
+    PyObject *object = gpy_freelist_alloc_untracked(list, type);
+    if (object != NULL)
+        PyObject_GC_Track(object);
     return object;
 }
 

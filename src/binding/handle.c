@@ -46,20 +46,33 @@ handle_store_traceback(struct gpy_handle *self)
     return self->source_traceback ? 0 : -1;
 }
 
-/* Zeroed, tracked. */
+/* Zeroed, not tracked. */
 static struct gpy_handle *
 handle_alloc(struct gpy_state *state, PyTypeObject *type)
 {
+    PyObject *object;
     if (type == state->handle_type)
-        return (struct gpy_handle *)gpy_freelist_alloc(&state->free_handles, type);
-    if (type == state->timer_handle_type)
-        return (struct gpy_handle *)gpy_freelist_alloc(&state->free_timer_handles, type);
-    return (struct gpy_handle *)type->tp_alloc(type, 0);
+        object = gpy_freelist_alloc_untracked(&state->free_handles, type);
+    else if (type == state->timer_handle_type)
+        object = gpy_freelist_alloc_untracked(&state->free_timer_handles, type);
+    else
+        object = gpy_freelist_new_untracked(type);
+    return (struct gpy_handle *)object;
 }
 
 struct gpy_handle *
 gpy_handle_new(struct gpy_loop *loop, PyTypeObject *type, PyObject *const *call, size_t ncall,
                PyObject *context)
+{
+    struct gpy_handle *self = gpy_handle_new_untracked(loop, type, call, ncall, context);
+    if (self != NULL)
+        PyObject_GC_Track(self);
+    return self;
+}
+
+struct gpy_handle *
+gpy_handle_new_untracked(struct gpy_loop *loop, PyTypeObject *type, PyObject *const *call,
+                         size_t ncall, PyObject *context)
 {
     struct gpy_handle *self = handle_alloc(loop->state, type);
     if (self == NULL)

@@ -58,6 +58,14 @@ gpy_handle_check(struct gpy_state *state, PyObject *object)
  * NULL. */
 struct gpy_handle *gpy_handle_new(struct gpy_loop *loop, PyTypeObject *type, PyObject *const *call,
                                   size_t ncall, PyObject *context);
+/* The same, before PyObject_GC_Track(); ready.h says when that is put off. */
+struct gpy_handle *gpy_handle_new_untracked(struct gpy_loop *loop, PyTypeObject *type,
+                                            PyObject *const *call, size_t ncall, PyObject *context);
+#ifdef Py_GIL_DISABLED /* there another thread may look at the count of references */
+enum { GPY_FRESH_HANDLES = false };
+#else
+enum { GPY_FRESH_HANDLES = true };
+#endif
 
 /* Runs the callback in its context.  What it raises is reported; 0, or -1 with an exception that
  * must leave the loop (KeyboardInterrupt, SystemExit). */

@@ -101,6 +101,11 @@ run_entry(struct gpy_loop *self, struct gpy_ready_entry *entry)
         gpy_task_settle(self->state, &self->current);
         rc = run_callback(self, entry);
         break;
+    case GPY_READY_FRESH_HANDLE:
+        gpy_task_settle(self->state, &self->current);
+        rc = gpy_handle_run((struct gpy_handle *)owner);
+        gpy_ready_track_survivor(owner);
+        break;
     case GPY_READY_HANDLE:
         gpy_task_settle(self->state, &self->current);
         if (GY_LIKELY(gpy_handle_check(self->state, owner)))
@@ -140,7 +145,7 @@ run_queue(struct gpy_loop *self, struct gpy_ready *queue, size_t count)
         } else {
             rc = run_entry(self, &entry);
         }
-        gpy_ready_entry_drop(&entry);
+        gpy_ready_entry_release(&entry);
         if (GY_UNLIKELY(!self->core_ready))
             return rc; /* closed by force inside a callback */
         gy_loop_flush_dirty(&self->core);
@@ -282,6 +287,7 @@ run_end(struct gpy_loop *self)
 {
     self->in_run = false;
     self->busy = false;
+    gpy_ready_track_fresh(&self->ready);
     gpy_task_settle(self->state, &self->current);
     /* Due timers that an exception kept from running go first at the next run. */
     if (self->due.count != 0) {

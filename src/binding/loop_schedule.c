@@ -50,9 +50,14 @@ static struct gpy_handle *
 push_handle(struct gpy_loop *self, PyTypeObject *type, const struct gpy_call *call)
 {
     struct gpy_handle *handle =
-        gpy_handle_new(self, type, call->args, (size_t)call->nargs, call->context);
-    if (handle != NULL &&
-        gpy_ready_push(&self->ready, GPY_READY_HANDLE, (PyObject *)handle, NULL, NULL) < 0)
+        gpy_handle_new_untracked(self, type, call->args, (size_t)call->nargs, call->context);
+    if (handle == NULL)
+        return NULL;
+    bool fresh = self->in_run && GPY_FRESH_HANDLES;
+    if (!fresh)
+        PyObject_GC_Track(handle);
+    if (gpy_ready_push(&self->ready, fresh ? GPY_READY_FRESH_HANDLE : GPY_READY_HANDLE,
+                       (PyObject *)handle, NULL, NULL) < 0)
         Py_CLEAR(handle);
     return handle;
 }

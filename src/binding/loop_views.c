@@ -16,6 +16,7 @@ entry_as_handle(struct gpy_loop *self, const struct gpy_ready_entry *entry)
     PyObject *call[] = {NULL, entry->a};
     switch (gpy_ready_entry_tag(entry)) {
     case GPY_READY_HANDLE:
+    case GPY_READY_FRESH_HANDLE:
         return Py_NewRef(owner);
     case GPY_READY_CALLBACK:
         call[0] = Py_NewRef(owner);

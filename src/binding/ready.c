@@ -36,9 +36,21 @@ gpy_ready_move(struct gpy_ready *to, struct gpy_ready *from)
 void
 gpy_ready_entry_drop(struct gpy_ready_entry *entry)
 {
-    Py_DECREF(gpy_ready_entry_owner(entry));
-    Py_XDECREF(entry->a);
-    Py_XDECREF(entry->b);
+    if (gpy_ready_entry_tag(entry) == GPY_READY_FRESH_HANDLE)
+        gpy_ready_track_survivor(gpy_ready_entry_owner(entry));
+    gpy_ready_entry_release(entry);
+}
+
+void
+gpy_ready_track_fresh(struct gpy_ready *ready)
+{
+    for (size_t i = 0; i < ready->count; i++) {
+        struct gpy_ready_entry *entry = gpy_ready_at(ready, i);
+        if (gpy_ready_entry_tag(entry) != GPY_READY_FRESH_HANDLE)
+            continue;
+        PyObject_GC_Track(gpy_ready_entry_owner(entry));
+        entry->tagged ^= GPY_READY_FRESH_HANDLE ^ GPY_READY_HANDLE;
+    }
 }
 
 int

@@ -19,6 +19,10 @@ enum gpy_ready_tag {
     GPY_READY_TASK_STEP = 1, /* owner: our Task;  a: exception to throw, or NULL     */
     GPY_READY_TASK_WAKE = 2, /* owner: our Task;  a: the future that is done         */
     GPY_READY_CALLBACK = 3,  /* owner: callable;  a: its only argument;  b: context  */
+    /* owner: our Handle, of which the collector does not know yet: a running loop, which is alive,
+     * holds it.  Most die without it ever hearing of them, and its young generation stays small.
+     * What leaves the queue and lives on, or outlasts the run, is tracked then. */
+    GPY_READY_FRESH_HANDLE = 4,
 };
 
 /* PyObjects are aligned to 8 bytes or more: the tag lives in the low three bits of the owner. */
@@ -89,7 +93,25 @@ gpy_ready_pop(struct gpy_ready *ready)
     return entry;
 }
 
-void gpy_ready_entry_drop(struct gpy_ready_entry *entry);
+/* A fresh handle that is about to leave the queue, with one reference of the queue's. */
+static inline void
+gpy_ready_track_survivor(PyObject *handle)
+{
+    if (Py_REFCNT(handle) > 1)
+        PyObject_GC_Track(handle);
+}
+
+/* The references of an entry that was moved out and has run. */
+static inline void
+gpy_ready_entry_release(struct gpy_ready_entry *entry)
+{
+    Py_DECREF(gpy_ready_entry_owner(entry));
+    Py_XDECREF(entry->a);
+    Py_XDECREF(entry->b);
+}
+
+void gpy_ready_entry_drop(struct gpy_ready_entry *entry); /* of one that will not run */
+void gpy_ready_track_fresh(struct gpy_ready *ready);      /* the end of a run */
 /* Appends all of `from` to `to`.  0, or -1 with MemoryError; what was not moved stays in `from`. */
 int gpy_ready_move(struct gpy_ready *to, struct gpy_ready *from);
 int gpy_ready_traverse(struct gpy_ready *ready, visitproc visit, void *arg);

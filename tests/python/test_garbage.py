@@ -11,6 +11,79 @@ from conftest import descriptors, eventually, make_loop
 from helpers import Served, run_turns
 
 
+class Owner:
+    """Owns the handle of its own callback: a cycle once the callback has run."""
+
+    def __init__(self, schedule):
+        self.ran = 0
+        self.handle = schedule(self.run)
+
+    def run(self):
+        self.ran += 1
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe"])
+class TestHandles:
+    """Handles of a running loop: the collector need not know of them before they have run."""
+
+    async def owners(self, method):
+        loop = asyncio.get_running_loop()
+        return [Owner(getattr(loop, method)) for _ in range(3)]
+
+    def test_a_collection_while_they_wait(self, loop, method):
+        async def main():
+            owners = await self.owners(method)
+            gone = [weakref.ref(owner) for owner in owners]
+            gc.collect()
+            assert [owner.ran for owner in owners] == [0, 0, 0]
+            await asyncio.sleep(0)
+            assert [owner.ran for owner in owners] == [1, 1, 1]
+            assert all(gc.is_tracked(owner.handle) for owner in owners)
+            del owners
+            gc.collect()
+            assert [reference() for reference in gone] == [None] * 3
+
+        loop.run_until_complete(main())
+
+    def test_dropped_while_they_wait(self, loop, method):
+        async def main():
+            gone = [weakref.ref(owner) for owner in await self.owners(method)]
+            gc.collect()  # the loop holds them
+            assert all(reference().ran == 0 for reference in gone)
+            await asyncio.sleep(0)
+            gc.collect()
+            assert [reference() for reference in gone] == [None] * 3
+
+        loop.run_until_complete(main())
+
+    def test_cancelled_while_they_wait(self, loop, method):
+        async def main():
+            owners = await self.owners(method)
+            gone = [weakref.ref(owner) for owner in owners]
+            for owner in owners:
+                owner.handle.cancel()
+            await asyncio.sleep(0)
+            assert [owner.ran for owner in owners] == [0, 0, 0]
+            del owner, owners
+            gc.collect()
+            assert [reference() for reference in gone] == [None] * 3
+
+        loop.run_until_complete(main())
+
+    def test_taken_out_of_the_queue(self, loop, method):
+        async def main():
+            owners = await self.owners(method)
+            taken = [loop._ready.popleft() for _ in owners]
+            assert all(gc.is_tracked(handle) for handle in taken)
+            assert taken == [owner.handle for owner in owners]
+            gone = [weakref.ref(owner) for owner in owners]
+            del owners, taken
+            gc.collect()
+            assert [reference() for reference in gone] == [None] * 3
+
+        loop.run_until_complete(main())
+
+
 class TestGarbage:
     def collect(self, loop):
         """Drops the last reference to an open loop; the messages of its ResourceWarnings."""
@@ -49,6 +122,22 @@ class TestGarbage:
                 loop.call_later(1000, lambda: loop)
             run_turns(loop)
             loop.call_soon(lambda: loop)
+            return loop
+
+        self.collect(make())
+
+    def test_with_callbacks_that_outlast_the_run(self, kind):
+        def make():
+            loop = make_loop(kind)
+            loop.kept = []
+
+            def again():
+                loop.kept.append(loop.call_soon(lambda: loop.kept))
+                loop.stop()
+
+            loop.call_soon(again)
+            loop.run_forever()  # leaves the second callback behind
+            assert all(gc.is_tracked(handle) for handle in loop.kept)
             return loop
 
         self.collect(make())
