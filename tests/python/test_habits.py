@@ -131,6 +131,46 @@ def test_nothing_written_is_nothing_sent(loop, connect):
     drive(loop, main())
 
 
+def test_a_peer_that_never_stops_leaves_room(loop, connect):
+    """However fast it sends, callbacks, timers and other connections have their turns."""
+    calls, ticks, timers = [0], [0], [0]
+
+    class Greedy(Quiet):
+        def data_received(self, data):
+            calls[0] += 1
+
+    def tick():
+        ticks[0] += 1
+        if calls[0] < 600:
+            loop.call_soon(tick)
+
+    def timer():
+        timers[0] += 1
+        loop.call_later(0.001, timer)
+
+    async def main():
+        transport, protocol, theirs = await connect(Greedy(loop))
+        other, modest, peer = await connect()
+        theirs.setblocking(True)
+        sender = await asyncio.create_subprocess_exec("/bin/cat", "/dev/zero", stdout=theirs)
+        loop.call_soon(tick)
+        loop.call_later(0.001, timer)
+        while calls[0] < 300:
+            await asyncio.sleep(0)
+        peer.sendall(b"x")
+        while not modest.received:
+            await asyncio.sleep(0)
+        assert calls[0] < 550
+        while calls[0] < 600:
+            await asyncio.sleep(0)
+        await closed(transport, protocol)
+        await closed(other, modest)
+        await sender.wait()
+
+    drive(loop, main())
+    assert ticks[0] > 600 / 16 and timers[0] > 0
+
+
 # ---- what transports are, and their sockets
 
 
@@ -258,6 +298,47 @@ def test_cancel_says_that_it_did(loop, call, peer):
         with pytest.raises(asyncio.CancelledError):
             await task
         assert task.cancelled() and task.cancel() is False
+
+    drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+@pytest.mark.parametrize(
+    "call", ["sock_recv", "sock_recv_into", "sock_accept", "sock_recvfrom", "sock_sendall"]
+)
+@pytest.mark.parametrize("again", [False, True], ids=["closed", "number used again"])
+def test_a_socket_closed_under_a_wait(loop, call, again, peer):
+    """The wait ends with an error, or waits on; the stranger with its number is left alone."""
+
+    async def main():
+        if call == "sock_accept":
+            sock, other = socket.create_server(("127.0.0.1", 0)), None
+            args = ()
+        else:
+            kind = socket.SOCK_DGRAM if call == "sock_recvfrom" else socket.SOCK_STREAM
+            sock, other = socket.socketpair(socket.AF_UNIX, kind)
+            peer.append(other)
+            big = b"x" * 10_000_000
+            args = {"sock_recv_into": (bytearray(10),), "sock_sendall": (big,)}.get(call, (10,))
+        sock.setblocking(False)
+        task = asyncio.ensure_future(getattr(loop, call)(sock, *args))
+        await spin()
+        number = sock.fileno()
+        sock.close()
+        if again:
+            left, right = socket.socketpair()
+            peer.extend([left, right])
+            assert left.fileno() == number
+            right.send(b"for the stranger")
+        if other is not None:
+            other.close()
+        await spin(50)
+        if not task.done():
+            task.cancel()
+        with pytest.raises((OSError, asyncio.CancelledError)):
+            await task
+        if again:
+            assert left.recv(100) == b"for the stranger"
 
     drive(loop, main())
 
