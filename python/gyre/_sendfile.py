@@ -104,7 +104,7 @@ class SendfileMixin:
     sock_sendfile: Any
     _file_call: Any
     _file_splice: Any
-    _wait_ready: Any
+    _sock_wait: Any
 
     async def _sock_sendfile_native(
         self, sock: socket.socket, file: Any, offset: int, count: int | None
@@ -127,7 +127,7 @@ class SendfileMixin:
                 if sent is not None:
                     total += sent
                 if count is None or total < count:
-                    await self._wait_ready(sock, True)
+                    await self._sock_wait(sock, True)
         finally:
             if pipe:
                 pipe.close()

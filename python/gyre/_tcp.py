@@ -206,7 +206,8 @@ class TCPMixin:
         if transport is not None and not transport.is_closing():
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
-    # ---- sock_*: the call is tried at once, only the wait is on the ring
+    # ---- sock_*: the call is tried at once, only the wait is on the ring.  Then it gives a SockOp,
+    # which ends with the coroutine that awaits it
 
     def _check_sock(self, sock: Any) -> None:
         if type(sock) is not socket.socket:
@@ -218,27 +219,13 @@ class TCPMixin:
         """Receive up to n bytes."""
         self._check_sock(sock)
         op = self._sock_recv(sock, n)
-        if type(op) is not _SockOp:
-            return op  # type: ignore[no-any-return]
-        try:
-            return await op.future  # type: ignore[no-any-return]
-        except BaseException:
-            op.cancel()
-            op = None  # its future holds the exception, whose traceback holds this frame
-            raise
+        return await op if type(op) is _SockOp else op  # type: ignore[no-any-return]
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive into a writable buffer; the number of bytes."""
         self._check_sock(sock)
         op = self._sock_recv_into(sock, buf)
-        if type(op) is not _SockOp:
-            return op  # type: ignore[no-any-return]
-        try:
-            return await op.future  # type: ignore[no-any-return]
-        except BaseException:
-            op.cancel()
-            op = None  # its future holds the exception, whose traceback holds this frame
-            raise
+        return await op if type(op) is _SockOp else op  # type: ignore[no-any-return]
 
     async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
         """Receive a datagram of up to bufsize bytes: (bytes, address)."""
@@ -246,14 +233,7 @@ class TCPMixin:
         op = self._sock_recvfrom(sock, bufsize)
         if op is NotImplemented:
             return await self._try_when_ready(sock, False, "recvfrom", bufsize)  # type: ignore[no-any-return]
-        if type(op) is not _SockOp:
-            return op  # type: ignore[no-any-return]
-        try:
-            return await op.future  # type: ignore[no-any-return]
-        except BaseException:
-            op.cancel()
-            op = None  # its future holds the exception, whose traceback holds this frame
-            raise
+        return await op if type(op) is _SockOp else op  # type: ignore[no-any-return]
 
     async def sock_recvfrom_into(
         self, sock: socket.socket, buf: Any, nbytes: int = 0
@@ -265,14 +245,7 @@ class TCPMixin:
             return await self._try_when_ready(  # type: ignore[no-any-return]
                 sock, False, "recvfrom_into", buf, nbytes or len(buf)
             )
-        if type(op) is not _SockOp:
-            return op  # type: ignore[no-any-return]
-        try:
-            return await op.future  # type: ignore[no-any-return]
-        except BaseException:
-            op.cancel()
-            op = None  # its future holds the exception, whose traceback holds this frame
-            raise
+        return await op if type(op) is _SockOp else op  # type: ignore[no-any-return]
 
     async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
         """Send data as one datagram to address; the number of bytes."""
@@ -282,14 +255,7 @@ class TCPMixin:
         op = self._sock_sendto(sock, data, address) if real else NotImplemented
         if op is NotImplemented:
             return await self._try_when_ready(sock, True, "sendto", data, address)  # type: ignore[no-any-return]
-        if type(op) is not _SockOp:
-            return op  # type: ignore[no-any-return]
-        try:
-            return await op.future  # type: ignore[no-any-return]
-        except BaseException:
-            op.cancel()
-            op = None  # its future holds the exception, whose traceback holds this frame
-            raise
+        return await op if type(op) is _SockOp else op  # type: ignore[no-any-return]
 
     async def _try_when_ready(
         self, sock: socket.socket, writable: bool, method: str, *args: Any
@@ -300,43 +266,21 @@ class TCPMixin:
                 return getattr(sock, method)(*args)
             except (BlockingIOError, InterruptedError):
                 pass
-            await self._wait_ready(sock, writable)
-
-    async def _wait_ready(self, sock: socket.socket, writable: bool) -> None:
-        op = self._sock_wait(sock, writable)
-        try:
-            await op.future
-        except BaseException:
-            op.cancel()
-            op = None  # its future holds the exception, whose traceback holds this frame
-            raise
+            await self._sock_wait(sock, writable)
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of data."""
         self._check_sock(sock)
         op = self._sock_sendall(sock, data)
-        if type(op) is not _SockOp:
-            return
-        try:
-            await op.future
-        except BaseException:
-            op.cancel()
-            op = None  # its future holds the exception, whose traceback holds this frame
-            raise
+        if type(op) is _SockOp:
+            await op
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
         """Accept a connection: (socket, address)."""
         self._check_sock(sock)
         op = self._sock_accept(sock)
-        if type(op) is _SockOp:
-            try:
-                await op.future
-            except BaseException:
-                op.cancel()
-                op = None  # as above
-                raise
-            op = op.take()
-        conn = socket.socket(sock.family, sock.type, sock.proto, fileno=op)
+        fd = await op if type(op) is _SockOp else op
+        conn = socket.socket(sock.family, sock.type, sock.proto, fileno=fd)
         conn.setblocking(False)
         address = self._peer_address(conn.fileno())
         return conn, conn.getpeername() if address is None else address
@@ -353,14 +297,8 @@ class TCPMixin:
         if op is NotImplemented:
             await self._connect_otherwise(sock, address)
             return
-        if type(op) is not _SockOp:
-            return
-        try:
-            await op.future
-        except BaseException:
-            op.cancel()
-            op = None  # its future holds the exception, whose traceback holds this frame
-            raise
+        if type(op) is _SockOp:
+            await op
 
     async def _connect_otherwise(self, sock: socket.socket, address: Any) -> None:
         """For families whose addresses only the socket module knows."""
@@ -369,7 +307,7 @@ class TCPMixin:
             return
         except (BlockingIOError, InterruptedError):
             pass
-        await self._wait_ready(sock, True)
+        await self._sock_wait(sock, True)
         err = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if err != 0:
             raise OSError(err, f"Connect call failed {address}")

@@ -2,6 +2,7 @@
  *
  * A SockOp exists for one call that had to wait.  It is a member of the loop and pinned from then
  * until the core is done with it; it keeps the buffer and the socket object meanwhile.
+ * The coroutine of the sock_*() method awaits it; however that ends, the operation ends with it.
  * Thread: the loop's.  Invariants: the future is settled at most once; an operation whose future
  * was cancelled touches the socket no more; an accepted descriptor that nobody takes is closed. */
 #include "sock.h"
@@ -26,7 +27,8 @@ struct gpy_sockop {
     struct gpy_loop_member member;
     struct gy_sockop op;
     PyObject *sock;
-    PyObject *future;        /* NULL until it has to wait                              */
+    PyObject *future;        /* NULL until it has to wait, and once it was awaited     */
+    PyObject *iterator;      /* the future's, while a coroutine waits                  */
     PyObject *bytes;         /* RECV, RECVFROM: what is filled; NULL while it waits    */
     PyObject *address;       /* CONNECT: for the words of an error                    */
     struct gy_address *peer; /* RECVFROM, SENDTO: allocated                      */
@@ -170,7 +172,7 @@ result_value(struct gpy_sockop *self, ssize_t result)
     case GY_SOCK_ACCEPT:
         if (self->future == NULL)
             return PyLong_FromSsize_t(result);
-        self->accepted = (int)result; /* take() hands it out: the future's result may be lost */
+        self->accepted = (int)result; /* not the future's result, which may be lost */
         Py_RETURN_NONE;
     case GY_SOCK_SENDALL:
     case GY_SOCK_CONNECT:
@@ -545,10 +547,12 @@ gpy_loop_sock_wait(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t narg
 /* ---- SockOp
  * -------------------------------------------------------------------------------------------- */
 
-/* The awaiting coroutine is left before the end, or after it without looking at the result. */
-static PyObject *
-sockop_cancel(struct gpy_sockop *self, PyObject *Py_UNUSED(ignored))
+/* Nobody waits any more, or whoever waited does not look at the result.  The exception that is set,
+ * if any, stays. */
+static void
+give_up(struct gpy_sockop *self)
 {
+    PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
     if (self->accepted >= 0) {
         (void)close(self->accepted);
         self->accepted = -1;
@@ -557,15 +561,90 @@ sockop_cancel(struct gpy_sockop *self, PyObject *Py_UNUSED(ignored))
         sockop_unpin(self);
     else if (self->view.obj != NULL && self->op.cancelled)
         PyBuffer_Release(&self->view); /* the core does not touch it any more */
+    if (exc != NULL)
+        gpy_exc_give(exc);
+}
+
+/* It ends for its coroutine.  The future may hold an exception whose traceback holds the coroutine,
+ * and so us. */
+static void
+let_go(struct gpy_sockop *self)
+{
+    Py_CLEAR(self->iterator);
+    Py_CLEAR(self->future);
+}
+
+static int
+begin_wait(struct gpy_sockop *self)
+{
+    if (self->iterator != NULL)
+        return 0;
+    if (self->future == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited operation");
+        return -1;
+    }
+    PyAsyncMethods *methods = Py_TYPE(self->future)->tp_as_async;
+    if (methods != NULL && methods->am_await != NULL)
+        self->iterator = methods->am_await(self->future);
+    else
+        PyErr_SetString(PyExc_TypeError, "the loop's future cannot be awaited");
+    return self->iterator != NULL ? 0 : -1;
+}
+
+/* As the future's iterator; but an accepted descriptor changes hands only here, and the end of the
+ * wait, whatever it is, is the end of the operation. */
+static PySendResult
+sockop_am_send(struct gpy_sockop *self, PyObject *value, PyObject **result)
+{
+    *result = NULL;
+    if (begin_wait(self) < 0)
+        return PYGEN_ERROR;
+    PySendResult status = PyIter_Send(self->iterator, value, result);
+    if (status == PYGEN_NEXT)
+        return status;
+    PyObject *exc = status == PYGEN_ERROR ? gpy_exc_take() : NULL;
+    let_go(self);
+    if (exc != NULL) {
+        give_up(self);
+        gpy_exc_give(exc);
+        return PYGEN_ERROR;
+    }
+    if (self->op.kind == GY_SOCK_ACCEPT) {
+        Py_SETREF(*result, PyLong_FromLong(self->accepted));
+        self->accepted = -1;
+    }
+    return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+}
+
+static PyObject *
+sockop_iternext(struct gpy_sockop *self)
+{
+    PyObject *result;
+    if (sockop_am_send(self, Py_None, &result) != PYGEN_RETURN)
+        return result;
+    gpy_raise_stop_iteration(result);
+    Py_DECREF(result);
+    return NULL;
+}
+
+static PyObject *
+sockop_close(struct gpy_sockop *self, PyObject *Py_UNUSED(ignored))
+{
+    let_go(self);
+    give_up(self);
     Py_RETURN_NONE;
 }
 
 static PyObject *
-sockop_take(struct gpy_sockop *self, PyObject *Py_UNUSED(ignored))
+sockop_throw(struct gpy_sockop *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    int fd = self->accepted;
-    self->accepted = -1;
-    return PyLong_FromLong(fd);
+    if (gpy_throw(args, nargs) < 0)
+        return NULL;
+    PyObject *exc = gpy_exc_take();
+    let_go(self);
+    give_up(self);
+    gpy_exc_give(exc);
+    return NULL;
 }
 
 static int
@@ -575,6 +654,7 @@ sockop_traverse(struct gpy_sockop *self, visitproc visit, void *arg)
     Py_VISIT((PyObject *)self->loop);
     Py_VISIT(self->sock);
     Py_VISIT(self->future);
+    Py_VISIT(self->iterator);
     Py_VISIT(self->address);
     Py_VISIT(self->view.obj);
     return 0;
@@ -585,7 +665,7 @@ static int
 sockop_clear(struct gpy_sockop *self)
 {
     Py_CLEAR(self->sock);
-    Py_CLEAR(self->future);
+    let_go(self);
     Py_CLEAR(self->address);
     return 0;
 }
@@ -608,10 +688,12 @@ sockop_dealloc(struct gpy_sockop *self)
     Py_DECREF(type);
 }
 
+/* No send(), as in file.c. */
 static PyMethodDef sockop_methods[] = {
-    {"cancel", (PyCFunction)sockop_cancel, METH_NOARGS,
+    {"throw", (PyCFunction)(void (*)(void))sockop_throw, METH_FASTCALL,
+     "End the operation and raise the exception."},
+    {"close", (PyCFunction)sockop_close, METH_NOARGS,
      "End the operation; nothing touches the socket or the buffer afterwards."},
-    {"take", (PyCFunction)sockop_take, METH_NOARGS, "The accepted descriptor, once."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -621,7 +703,11 @@ static PyMemberDef sockop_members[] = {
 };
 
 static PyType_Slot sockop_slots[] = {
-    {Py_tp_doc, "A sock_*() call that waits for its socket."},
+    {Py_tp_doc, "A sock_*() call that waits for its socket: an awaitable."},
+    {Py_am_await, PyObject_SelfIter},
+    {Py_am_send, sockop_am_send},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, sockop_iternext},
     {Py_tp_traverse, sockop_traverse},
     {Py_tp_clear, sockop_clear},
     {Py_tp_dealloc, sockop_dealloc},

@@ -543,7 +543,7 @@ def test_cancelled_by_fileno(loop, pair):
     class Sock(socket.socket):
         def fileno(self):
             if seen:
-                seen.pop().cancel()
+                seen.pop().close()
             return super().fileno()
 
     with Sock(fileno=os.dup(left.fileno())) as sock:
