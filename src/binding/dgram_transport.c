@@ -169,7 +169,7 @@ static void
 on_closed(struct gy_dgram *dgram)
 {
     struct gpy_dgram_transport *self = gpy_dgram_transport_of(dgram);
-    self->dgram_ended = true;
+    self->base.core_ended = true;
     gpy_transport_delist(&self->base);
     gpy_transport_unpin(&self->base); /* may free self */
 }
@@ -186,22 +186,22 @@ static const struct gy_dgram_host dgram_transport_host = {
     .closed = on_closed,
 };
 
-/* Ends the core's half at once, without a word to the protocol: the loop is closed, or we die. */
 static void
-abandon(struct gpy_dgram_transport *self)
+ops_abandon(struct gpy_transport *base)
 {
-    if (self->dgram_ended)
+    struct gpy_dgram_transport *self = gpy_dgram_transport_of_base(base);
+    if (base->core_ended)
         return;
     gy_dgram_abandon(&self->dgram);
-    self->dgram_ended = true;
-    gpy_transport_delist(&self->base);
-    gpy_transport_unpin(&self->base); /* may free self */
+    base->core_ended = true;
+    gpy_transport_delist(base);
+    gpy_transport_unpin(base); /* may free self */
 }
 
 static void
 member_abandon(struct gpy_loop_member *member)
 {
-    abandon(gpy_dgram_transport_of_base(gpy_transport_of_member(member)));
+    ops_abandon(gpy_transport_of_member(member));
 }
 
 /* ---- what the kinds of transports do differently
@@ -211,7 +211,7 @@ static size_t
 ops_buffer_size(struct gpy_transport *base)
 {
     struct gpy_dgram_transport *self = gpy_dgram_transport_of_base(base);
-    if (self->dgram_ended)
+    if (self->base.core_ended)
         return 0;
     return self->dgram.queued_bytes + (size_t)GPY_DATAGRAM_HEADER_BYTES * self->dgram.count;
 }
@@ -222,7 +222,7 @@ ops_flush(struct gpy_transport *base)
     struct gpy_dgram_transport *self = gpy_dgram_transport_of_base(base);
     bool was_called = self->called;
     self->called = true;
-    if (!self->dgram_ended)
+    if (!self->base.core_ended)
         gy_dgram_flush(&self->dgram);
     self->called = was_called;
 }
@@ -246,17 +246,12 @@ gpy_dgram_transport_lose(struct gpy_dgram_transport *self, PyObject *exc)
         return 0;
     base->closing = true;
     base->conn_lost = 1;
-    if (!self->dgram_ended) {
+    if (!self->base.core_ended) {
         gy_dgram_pause(&self->dgram);
         if (self->dgram.count != 0 && !sent_before(self))
             gy_dgram_close(&self->dgram); /* nothing more may leave */
     }
-    PyObject *method = PyObject_GetAttr((PyObject *)self, base->state->str__call_connection_lost);
-    if (method == NULL)
-        return -1;
-    int rc = gpy_loop_call_soon(base->loop, method, exc ? exc : Py_None, base->context);
-    Py_DECREF(method);
-    return rc;
+    return gpy_transport_schedule_lost(base, exc);
 }
 
 static int
@@ -277,11 +272,23 @@ ops_disown(struct gpy_transport *base)
 {
     struct gpy_dgram_transport *self = gpy_dgram_transport_of_base(base);
     gpy_transport_detach(base);
-    if (self->dgram_ended)
+    if (self->base.core_ended)
         return;
     self->dgram.fd = -1; /* whatever still comes fails with EBADF and hits nobody */
     if (gpy_oserror_raise(-EBADF) == NULL)
         gpy_transport_fatal_error(base, "Fatal error on datagram transport");
+}
+
+static void
+ops_pause(struct gpy_transport *base)
+{
+    gy_dgram_pause(&gpy_dgram_transport_of_base(base)->dgram);
+}
+
+static void
+ops_resume(struct gpy_transport *base)
+{
+    gy_dgram_resume(&gpy_dgram_transport_of_base(base)->dgram);
 }
 
 static const struct gpy_transport_ops dgram_transport_ops = {
@@ -290,6 +297,9 @@ static const struct gpy_transport_ops dgram_transport_ops = {
     .force_close = ops_force_close,
     .set_protocol = ops_set_protocol,
     .disown = ops_disown,
+    .pause = ops_pause,
+    .resume = ops_resume,
+    .abandon = ops_abandon,
 };
 
 /* ---- birth
@@ -370,7 +380,7 @@ transport_new(struct gpy_loop *loop, const struct gpy_transport_parts *parts, Py
     struct gpy_dgram_transport *self = (struct gpy_dgram_transport *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    self->dgram_ended = true; /* until it has begun */
+    self->base.core_ended = true; /* until it has begun */
     self->base.ended = true;
     if (gpy_transport_init(&self->base, &dgram_transport_ops, loop, parts) < 0 ||
         (self->family = gpy_sock_family(loop->state, parts->sock)) < 0 || note_names(self) < 0 ||
@@ -380,27 +390,9 @@ transport_new(struct gpy_loop *loop, const struct gpy_transport_parts *parts, Py
     }
     self->base.member.abandon = member_abandon;
     gy_dgram_init(&self->dgram, &loop->core, parts->fd, &dgram_transport_host, core_flags(self));
-    self->dgram_ended = false;
+    self->base.core_ended = false;
     self->base.ended = false;
     return self;
-}
-
-/* asyncio's order: connection_made, then reading starts, then the waiter is told. */
-static int
-start(struct gpy_dgram_transport *self, PyObject *waiter)
-{
-    struct gpy_transport *base = &self->base;
-    struct gpy_state *state = base->state;
-    PyObject *made = PyObject_GetAttr(base->protocol, state->str_connection_made);
-    PyObject *begin = made ? PyObject_GetAttr((PyObject *)self, state->str__begin) : NULL;
-    int rc = -1;
-    if (begin != NULL)
-        rc = gpy_loop_call_soon(base->loop, made, (PyObject *)self, base->context);
-    if (rc == 0)
-        rc = gpy_loop_call_soon(base->loop, begin, waiter, base->context);
-    Py_XDECREF(made);
-    Py_XDECREF(begin);
-    return rc;
 }
 
 /* For a transport that could not be started: the descriptor stays the caller's. */
@@ -411,7 +403,7 @@ discard(struct gpy_dgram_transport *self)
     self->base.ended = true; /* nobody has seen it: no warning */
     self->dgram.fd = -1;
     self->base.fd_gone = true;
-    abandon(self);
+    ops_abandon(&self->base);
     Py_DECREF(self);
     gpy_exc_give(exc);
 }
@@ -420,16 +412,7 @@ static PyObject *
 dgram_transport_begin(struct gpy_dgram_transport *self, PyObject *waiter)
 {
     struct gpy_transport *base = &self->base;
-    if (!base->closing && !base->paused && !self->dgram_ended) {
-        gpy_transport_pin(base);
-        gy_dgram_resume(&self->dgram);
-    }
-    if (waiter != Py_None) {
-        int over = gpy_future_cancelled(base->state, waiter);
-        if (over < 0 || (over == 0 && gpy_future_set_result(base->state, waiter, Py_None) < 0))
-            return NULL;
-    }
-    Py_RETURN_NONE;
+    return gpy_transport_begin(base, !base->closing && !base->paused, waiter);
 }
 
 PyObject *
@@ -453,7 +436,7 @@ gpy_loop_make_datagram_transport(struct gpy_loop *loop, PyObject *args, PyObject
     Py_DECREF(context);
     if (self == NULL)
         return NULL;
-    if (start(self, waiter) < 0) {
+    if (gpy_transport_schedule_start(&self->base, waiter) < 0) {
         discard(self);
         return NULL;
     }
@@ -464,39 +447,19 @@ gpy_loop_make_datagram_transport(struct gpy_loop *loop, PyObject *args, PyObject
  * --------------------------------------------------------------------------------- */
 
 static PyObject *
-none_or_error(int rc)
-{
-    if (rc < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyObject *
 dgram_transport_close(struct gpy_dgram_transport *self, PyObject *Py_UNUSED(ignored))
 {
     struct gpy_transport *base = &self->base;
     if (base->closing)
         Py_RETURN_NONE;
     base->closing = true;
-    if (!self->dgram_ended) {
+    if (!self->base.core_ended) {
         gy_dgram_pause(&self->dgram);
         ops_flush(base); /* what is held leaves now; may lose */
         if (self->dgram.count != 0)
             Py_RETURN_NONE; /* on_drained goes on */
     }
-    return none_or_error(gpy_dgram_transport_lose(self, NULL));
-}
-
-static PyObject *
-dgram_transport_abort(struct gpy_dgram_transport *self, PyObject *Py_UNUSED(ignored))
-{
-    return none_or_error(gpy_dgram_transport_lose(self, NULL));
-}
-
-static PyObject *
-dgram_transport_force_close(struct gpy_dgram_transport *self, PyObject *exc)
-{
-    return none_or_error(gpy_dgram_transport_lose(self, exc));
+    return gpy_none_or_error(gpy_dgram_transport_lose(self, NULL));
 }
 
 static PyObject *
@@ -505,56 +468,12 @@ dgram_transport_call_connection_lost(struct gpy_dgram_transport *self, PyObject 
     struct gpy_transport *base = &self->base;
     if (base->ended)
         Py_RETURN_NONE;
-    base->conn_lost = base->conn_lost ? base->conn_lost : 1;
-    base->closing = true;
-    PyObject *result = Py_NewRef(Py_None);
-    if (base->protocol != NULL) {
-        PyObject *protocol = Py_NewRef(base->protocol);
-        Py_SETREF(result,
-                  PyObject_CallMethodOneArg(protocol, base->state->str_connection_lost, exc));
-        Py_DECREF(protocol);
-    }
+    PyObject *result = gpy_transport_tell_lost(base, exc);
     base->ended = true;
-    if (!self->dgram_ended)
+    if (!self->base.core_ended)
         gy_dgram_close(&self->dgram);
     Py_CLEAR(base->protocol);
     return result;
-}
-
-static PyObject *
-dgram_transport_is_reading(struct gpy_dgram_transport *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(!self->base.closing && !self->base.paused);
-}
-
-static PyObject *
-dgram_transport_pause_reading(struct gpy_dgram_transport *self, PyObject *Py_UNUSED(ignored))
-{
-    struct gpy_transport *base = &self->base;
-    if (!base->closing && !base->paused) {
-        base->paused = true;
-        if (!self->dgram_ended)
-            gy_dgram_pause(&self->dgram);
-        gpy_transport_debug(base, "%r pauses reading", NULL, NULL);
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-dgram_transport_resume_reading(struct gpy_dgram_transport *self, PyObject *Py_UNUSED(ignored))
-{
-    struct gpy_transport *base = &self->base;
-    if (!base->closing && base->paused) {
-        if (gpy_loop_check_open(base->loop) < 0)
-            return NULL;
-        base->paused = false;
-        if (!self->dgram_ended) {
-            gpy_transport_pin(base);
-            gy_dgram_resume(&self->dgram);
-        }
-        gpy_transport_debug(base, "%r resumes reading", NULL, NULL);
-    }
-    Py_RETURN_NONE;
 }
 
 /* ---- the type
@@ -572,7 +491,7 @@ dgram_transport_repr(struct gpy_dgram_transport *self)
     if (base->ended || base->loop->closed) {
         text = PyUnicode_FromFormat("<%U%s fd=%d>", name, state, (int)base->fd);
     } else {
-        bool reading = !self->dgram_ended && (self->dgram.flags & GY_DGRAM_READING) != 0;
+        bool reading = !self->base.core_ended && (self->dgram.flags & GY_DGRAM_READING) != 0;
         text = PyUnicode_FromFormat("<%U%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, state,
                                     (int)base->fd, reading ? "polling" : "idle",
                                     self->dgram.count ? "polling" : "idle", ops_buffer_size(base));
@@ -600,47 +519,29 @@ dgram_transport_clear(struct gpy_dgram_transport *self)
 static void
 dgram_transport_finalize(struct gpy_dgram_transport *self)
 {
-    PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
-    if (!self->base.ended &&
-        PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R", self) < 0)
-        PyErr_WriteUnraisable((PyObject *)self);
-    abandon(self);
-    if (exc != NULL)
-        gpy_exc_give(exc);
+    gpy_transport_finalize(&self->base, true);
 }
 
 static void
 dgram_transport_dealloc(struct gpy_dgram_transport *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
+    if (!gpy_transport_dealloc_begin(&self->base))
         return;
-    PyObject_GC_UnTrack(self);
-    if (self->base.weakreflist != NULL)
-        PyObject_ClearWeakRefs((PyObject *)self);
-    GY_ASSERT(self->dgram_ended);
     (void)dgram_transport_clear(self);
     gpy_peers_free(&self->peers);
-    Py_XDECREF((PyObject *)self->base.loop);
-    type->tp_free(self);
-    Py_DECREF(type);
+    gpy_transport_dealloc_end(&self->base);
 }
 
 static PyMethodDef dgram_transport_methods[] = {
     GPY_TRANSPORT_METHODS,
     {"sendto", GPY_METHOD(gpy_dgram_transport_sendto),
      "sendto($self, data, addr=None)\n--\n\nSend data as one datagram."},
-    {"is_reading", (PyCFunction)dgram_transport_is_reading, METH_NOARGS,
-     "is_reading($self)\n--\n\nTrue if the protocol may be given datagrams."},
-    {"pause_reading", (PyCFunction)dgram_transport_pause_reading, METH_NOARGS,
-     "pause_reading($self)\n--\n\nNo datagram_received() until resume_reading()."},
-    {"resume_reading", (PyCFunction)dgram_transport_resume_reading, METH_NOARGS,
-     "resume_reading($self)\n--\n\nEnd a pause_reading()."},
+    GPY_TRANSPORT_READING_METHODS("datagrams"),
     {"close", (PyCFunction)dgram_transport_close, METH_NOARGS,
      "close($self)\n--\n\nClose when the buffer is sent; nothing more is received."},
-    {"abort", (PyCFunction)dgram_transport_abort, METH_NOARGS,
+    {"abort", (PyCFunction)gpy_transport_abort, METH_NOARGS,
      "abort($self)\n--\n\nClose now and drop the buffer."},
-    {"_force_close", (PyCFunction)dgram_transport_force_close, METH_O, NULL},
+    {"_force_close", (PyCFunction)gpy_transport_force_close, METH_O, NULL},
     {"_call_connection_lost", (PyCFunction)dgram_transport_call_connection_lost, METH_O, NULL},
     {"_begin", (PyCFunction)dgram_transport_begin, METH_O, NULL},
     {NULL, NULL, 0, NULL},
@@ -680,22 +581,11 @@ static PyType_Spec dgram_transport_spec = {
 int
 gpy_dgram_transport_exec(PyObject *module, struct gpy_state *state)
 {
-    PyObject *transports = PyImport_ImportModule("asyncio.transports");
-    PyObject *mixin = transports ? PyObject_GetAttrString(transports, "_FlowControlMixin") : NULL;
-    PyObject *kind = mixin ? PyObject_GetAttrString(transports, "DatagramTransport") : NULL;
-    PyObject *bases = kind ? PyTuple_Pack(2, mixin, kind) : NULL;
-    PyObject *max_size = bases ? PyLong_FromLong(GY_DGRAM_BYTES_MAX) : NULL;
-    int rc = -1;
-    if (max_size != NULL)
-        state->dgram_transport_type =
-            (PyTypeObject *)PyType_FromModuleAndSpec(module, &dgram_transport_spec, bases);
-    PyObject *type = (PyObject *)state->dgram_transport_type;
-    if (type != NULL && PyObject_SetAttrString(type, "max_size", max_size) == 0)
-        rc = PyModule_AddType(module, state->dgram_transport_type);
-    Py_XDECREF(transports);
-    Py_XDECREF(mixin);
-    Py_XDECREF(kind);
-    Py_XDECREF(bases);
+    PyTypeObject *type = gpy_transport_type_new(module, &dgram_transport_spec, "_FlowControlMixin",
+                                                "DatagramTransport");
+    PyObject *max_size = type ? PyLong_FromLong(GY_DGRAM_BYTES_MAX) : NULL;
+    int rc = max_size ? PyObject_SetAttrString((PyObject *)type, "max_size", max_size) : -1;
     Py_XDECREF(max_size);
+    state->dgram_transport_type = type;
     return rc;
 }

@@ -15,10 +15,9 @@ struct gpy_dgram_transport {
     PyObject *last_to;       /* an exact tuple, whose address is `last_target`, or NULL     */
     struct gy_address last_target;
     int family;
-    bool connected;   /* get_extra_info('peername') was true: addresses are not looked at */
-    bool has_peer;    /* connected, perhaps to a UNIX socket without a name               */
-    bool dgram_ended; /* the core has closed or abandoned the socket                      */
-    bool called;      /* inside of a method that sends what was held                      */
+    bool connected; /* get_extra_info('peername') was true: addresses are not looked at */
+    bool has_peer;  /* connected, perhaps to a UNIX socket without a name               */
+    bool called;    /* inside of a method that sends what was held                      */
 };
 
 static inline struct gpy_dgram_transport *

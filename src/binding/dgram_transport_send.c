@@ -24,14 +24,6 @@ struct outgoing {
     PyObject *address;
 };
 
-static PyObject *
-none_or_error(int rc)
-{
-    if (rc < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
 /* ---- errors ------------------------------------------------------------------------------------
  */
 
@@ -98,7 +90,7 @@ push(struct gpy_dgram_transport *self, const struct outgoing *out, PyObject *own
     gpy_transport_pin(base);
     int err = gy_dgram_push(&self->dgram, &datagram, to);
     if (GY_LIKELY(err == 0))
-        return none_or_error(base->conn_lost ? 0 : gpy_transport_maybe_pause(base));
+        return gpy_none_or_error(base->conn_lost ? 0 : gpy_transport_maybe_pause(base));
     Py_DECREF(owner);
     return err == -ENOMEM ? PyErr_NoMemory() : Py_NewRef(Py_None);
 }
@@ -197,7 +189,7 @@ send_foreign(struct gpy_dgram_transport *self, const struct outgoing *out)
             !PyErr_ExceptionMatches(PyExc_InterruptedError))
             return raised(self);
         PyErr_Clear();
-        if (!self->dgram_ended)
+        if (!self->base.core_ended)
             gy_dgram_wait_for_room(dgram);
     }
     PyObject *data = immutable(out);
@@ -268,13 +260,13 @@ transport_sendto(struct gpy_dgram_transport *self, PyObject *data, PyObject *add
     if (!GPY_SENDS_EMPTY_DATAGRAMS) {
         Py_ssize_t len = PyObject_Size(data);
         if (len <= 0)
-            return none_or_error((int)len);
+            return gpy_none_or_error((int)len);
     }
     if (self->address != NULL && check_address(self, &out.address) < 0)
         return NULL;
-    if (GY_UNLIKELY(self->dgram_ended || (self->dgram.flags & GY_DGRAM_CLOSING) != 0 ||
+    if (GY_UNLIKELY(self->base.core_ended || (self->dgram.flags & GY_DGRAM_CLOSING) != 0 ||
                     (self->base.conn_lost && self->address != NULL)))
-        return none_or_error(gpy_transport_late_write(&self->base));
+        return gpy_none_or_error(gpy_transport_late_write(&self->base));
     if (GY_LIKELY(is_bytes)) {
         out.bytes = PyBytes_AS_STRING(data);
         out.len = (size_t)PyBytes_GET_SIZE(data);

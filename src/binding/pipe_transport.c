@@ -103,7 +103,7 @@ void
 gpy_pipe_transport_on_closed(struct gy_stream *stream)
 {
     struct gpy_pipe_transport *self = gpy_pipe_transport_of(stream);
-    self->stream_ended = true;
+    self->base.core_ended = true;
     gy_list_remove(&self->base.member.link);
     gpy_transport_unpin(&self->base); /* may free self */
 }
@@ -111,10 +111,10 @@ gpy_pipe_transport_on_closed(struct gy_stream *stream)
 void
 gpy_pipe_transport_abandon(struct gpy_pipe_transport *self)
 {
-    if (self->stream_ended)
+    if (self->base.core_ended)
         return;
     gy_stream_abandon(&self->stream);
-    self->stream_ended = true;
+    self->base.core_ended = true;
     gy_list_remove(&self->base.member.link);
     close_pipe_unheard(self);
     gpy_transport_unpin(&self->base); /* may free self */
@@ -133,7 +133,7 @@ static size_t
 ops_buffer_size(struct gpy_transport *base)
 {
     struct gpy_pipe_transport *self = gpy_pipe_transport_of_base(base);
-    return base->conn_lost || self->stream_ended ? 0 : gy_stream_queued(&self->stream);
+    return base->conn_lost || self->base.core_ended ? 0 : gy_stream_queued(&self->stream);
 }
 
 static void
@@ -150,17 +150,12 @@ gpy_pipe_transport_lose(struct gpy_pipe_transport *self, PyObject *exc)
         return 0;
     base->closing = true;
     base->conn_lost = 1;
-    if (!self->stream_ended) {
+    if (!self->base.core_ended) {
         gy_stream_stop_receive(&self->stream);
         if (gy_stream_queued(&self->stream) != 0)
             gy_stream_close(&self->stream); /* nothing more may leave */
     }
-    PyObject *method = PyObject_GetAttr((PyObject *)self, base->state->str__call_connection_lost);
-    if (method == NULL)
-        return -1;
-    int rc = gpy_loop_call_soon(base->loop, method, exc ? exc : Py_None, base->context);
-    Py_DECREF(method);
-    return rc;
+    return gpy_transport_schedule_lost(base, exc);
 }
 
 static int
@@ -182,12 +177,33 @@ ops_disown(struct gpy_transport *base)
     GY_UNUSED(base); /* not in the table of descriptors: two pipes may share one */
 }
 
+static void
+ops_pause(struct gpy_transport *base)
+{
+    gy_stream_pause(&gpy_pipe_transport_of_base(base)->stream);
+}
+
+static void
+ops_resume(struct gpy_transport *base)
+{
+    gy_stream_resume(&gpy_pipe_transport_of_base(base)->stream);
+}
+
+static void
+ops_abandon(struct gpy_transport *base)
+{
+    gpy_pipe_transport_abandon(gpy_pipe_transport_of_base(base));
+}
+
 static const struct gpy_transport_ops pipe_transport_ops = {
     .buffer_size = ops_buffer_size,
     .flush = ops_flush,
     .force_close = ops_force_close,
     .set_protocol = ops_set_protocol,
     .disown = ops_disown,
+    .pause = ops_pause,
+    .resume = ops_resume,
+    .abandon = ops_abandon,
 };
 
 /* ---- birth -----------------------------------------------------------------------------------
@@ -245,27 +261,10 @@ begin_stream(struct gpy_pipe_transport *self)
     /* A short read says nothing: a terminal gives lines, a pipe in packet mode packets. */
     self->stream.flags |=
         GY_STREAM_PIPE | (self->writes ? (uint32_t)GY_STREAM_WATCH : (uint32_t)GY_STREAM_READ_OUT);
-    self->stream_ended = false;
+    self->base.core_ended = false;
     self->base.ended = false;
     self->base.member.abandon = member_abandon;
     gy_list_append(&loop->members, &self->base.member.link);
-}
-
-/* asyncio's order: connection_made, then reading starts, then the waiter is told.  0 or -1. */
-static int
-schedule_start(struct gpy_pipe_transport *self, PyObject *waiter)
-{
-    struct gpy_transport *base = &self->base;
-    PyObject *made = PyObject_GetAttr(base->protocol, base->state->str_connection_made);
-    PyObject *begin = made ? PyObject_GetAttr((PyObject *)self, base->state->str__begin) : NULL;
-    int rc = -1;
-    if (begin != NULL)
-        rc = gpy_loop_call_soon(base->loop, made, (PyObject *)self, base->context);
-    if (rc == 0)
-        rc = gpy_loop_call_soon(base->loop, begin, waiter, base->context);
-    Py_XDECREF(made);
-    Py_XDECREF(begin);
-    return rc;
 }
 
 /* 0 or -1; after -1 the pipe is still the caller's. */
@@ -290,7 +289,7 @@ start(struct gpy_pipe_transport *self, struct gpy_loop *loop, PyObject *pipe, Py
         return -1;
     self->pipe_is_plain = is_plain(loop->state, pipe, fd);
     begin_stream(self);
-    if (schedule_start(self, waiter) == 0) {
+    if (gpy_transport_schedule_start(&self->base, waiter) == 0) {
         self->pipe = Py_NewRef(pipe);
         return 0;
     }
@@ -317,7 +316,7 @@ make(struct gpy_loop *loop, bool writes, PyObject *args, PyObject *kwargs)
     if (self == NULL)
         return NULL;
     self->writes = writes;
-    self->stream_ended = true; /* until it has begun */
+    self->base.core_ended = true; /* until it has begun */
     self->base.ended = true;
     if (start(self, loop, pipe, protocol, waiter, extra) < 0) {
         Py_DECREF(self);
@@ -343,36 +342,19 @@ pipe_begin(struct gpy_pipe_transport *self, PyObject *waiter)
 {
     struct gpy_transport *base = &self->base;
     bool reads = self->writes ? self->watches && !base->conn_lost : !base->closing && !base->paused;
-    if (reads && !self->stream_ended) {
-        gpy_transport_pin(base);
-        gy_stream_resume(&self->stream);
-    }
-    if (waiter != Py_None) {
-        int over = gpy_future_cancelled(base->state, waiter);
-        if (over < 0 || (over == 0 && gpy_future_set_result(base->state, waiter, Py_None) < 0))
-            return NULL;
-    }
-    Py_RETURN_NONE;
+    return gpy_transport_begin(base, reads, waiter);
 }
 
 /* ---- ends ------------------------------------------------------------------------------------
  */
 
-static PyObject *
-pipe_lose(struct gpy_pipe_transport *self, PyObject *Py_UNUSED(ignored))
-{
-    if (gpy_pipe_transport_lose(self, NULL) < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
 /* A reader's close(): nothing if it is closing already, or if the loop's close() has closed it. */
 static PyObject *
-reader_close(struct gpy_pipe_transport *self, PyObject *ignored)
+reader_close(struct gpy_pipe_transport *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->base.closing || self->stream_ended)
+    if (self->base.closing || self->base.core_ended)
         Py_RETURN_NONE;
-    return pipe_lose(self, ignored);
+    return gpy_none_or_error(gpy_pipe_transport_lose(self, NULL));
 }
 
 static PyObject *
@@ -381,17 +363,9 @@ pipe_call_connection_lost(struct gpy_pipe_transport *self, PyObject *exc)
     struct gpy_transport *base = &self->base;
     if (base->ended)
         Py_RETURN_NONE;
-    base->conn_lost = base->conn_lost ? base->conn_lost : 1;
-    base->closing = true;
-    PyObject *result = Py_NewRef(Py_None);
-    if (base->protocol != NULL) {
-        PyObject *protocol = Py_NewRef(base->protocol);
-        Py_SETREF(result,
-                  PyObject_CallMethodOneArg(protocol, base->state->str_connection_lost, exc));
-        Py_DECREF(protocol);
-    }
+    PyObject *result = gpy_transport_tell_lost(base, exc);
     base->ended = true;
-    if (!self->stream_ended) {
+    if (!self->base.core_ended) {
         gy_stream_close(&self->stream);
         self->stream.fd = -1;
     }
@@ -399,50 +373,6 @@ pipe_call_connection_lost(struct gpy_pipe_transport *self, PyObject *exc)
         Py_CLEAR(result);
     Py_CLEAR(base->protocol);
     return result;
-}
-
-/* ---- reading ---------------------------------------------------------------------------------
- */
-
-static PyObject *
-reader_is_reading(struct gpy_pipe_transport *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(!self->base.closing && !self->base.paused);
-}
-
-static PyObject *
-reader_pause_reading(struct gpy_pipe_transport *self, PyObject *Py_UNUSED(ignored))
-{
-    struct gpy_transport *base = &self->base;
-    if (!base->closing && !base->paused) {
-        base->paused = true;
-        if (!self->stream_ended)
-            gy_stream_pause(&self->stream);
-        gpy_transport_debug(base, "%r pauses reading", NULL, NULL);
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-reader_resume_reading(struct gpy_pipe_transport *self, PyObject *Py_UNUSED(ignored))
-{
-    struct gpy_transport *base = &self->base;
-    if (!base->closing && base->paused) {
-        base->paused = false;
-        if (!self->stream_ended) {
-            gpy_transport_pin(base);
-            gy_stream_resume(&self->stream);
-        }
-        gpy_transport_debug(base, "%r resumes reading", NULL, NULL);
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-writer_can_write_eof(struct gpy_pipe_transport *self, PyObject *Py_UNUSED(ignored))
-{
-    GY_UNUSED(self);
-    Py_RETURN_TRUE;
 }
 
 /* ---- the types -------------------------------------------------------------------------------
@@ -457,7 +387,7 @@ pipe_repr(struct gpy_pipe_transport *self)
         return NULL;
     const char *state = base->ended ? " closed" : base->closing ? " closing" : "";
     PyObject *text;
-    if (base->ended || self->stream_ended) { /* open: only the loop is closed */
+    if (base->ended || self->base.core_ended) { /* open: only the loop is closed */
         text = PyUnicode_FromFormat("<%U%s fd=%d %s>", name, state, (int)base->fd,
                                     base->ended ? "closed" : "open");
     } else if (self->writes) {
@@ -490,31 +420,17 @@ pipe_clear(struct gpy_pipe_transport *self)
 static void
 pipe_finalize(struct gpy_pipe_transport *self)
 {
-    PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
-    if (!self->base.ended && !self->pipe_taken &&
-        PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R", self) < 0)
-        PyErr_WriteUnraisable((PyObject *)self);
-    gpy_pipe_transport_abandon(self);
-    if (exc != NULL)
-        gpy_exc_give(exc);
+    gpy_transport_finalize(&self->base, !self->pipe_taken);
 }
 
 static void
 pipe_dealloc(struct gpy_pipe_transport *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
+    if (!gpy_transport_dealloc_begin(&self->base))
         return;
-    PyObject_GC_UnTrack(self);
-    if (self->base.weakreflist != NULL)
-        PyObject_ClearWeakRefs((PyObject *)self);
-    GY_ASSERT(self->stream_ended);
-    (void)pipe_clear(self);
     Py_CLEAR(self->pipe);
     Py_CLEAR(self->block);
-    Py_XDECREF((PyObject *)self->base.loop);
-    type->tp_free(self);
-    Py_DECREF(type);
+    gpy_transport_dealloc_end(&self->base);
 }
 
 static PyObject *
@@ -548,12 +464,7 @@ GPY_ONE_ARGUMENT(writer_write, struct gpy_pipe_transport, gpy_pipe_transport_wri
 
 static PyMethodDef reader_methods[] = {
     COMMON_METHODS,
-    {"is_reading", (PyCFunction)reader_is_reading, METH_NOARGS,
-     "is_reading($self)\n--\n\nTrue if the protocol may be given data."},
-    {"pause_reading", (PyCFunction)reader_pause_reading, METH_NOARGS,
-     "pause_reading($self)\n--\n\nNo data_received() until resume_reading()."},
-    {"resume_reading", (PyCFunction)reader_resume_reading, METH_NOARGS,
-     "resume_reading($self)\n--\n\nEnd a pause_reading()."},
+    GPY_TRANSPORT_READING_METHODS("data"),
     {"close", (PyCFunction)reader_close, METH_NOARGS, "close($self)\n--\n\nClose the pipe."},
     {NULL, NULL, 0, NULL},
 };
@@ -564,11 +475,11 @@ static PyMethodDef writer_methods[] = {
      "write($self, data)\n--\n\nWrite bytes; what the pipe does not take at once is buffered."},
     {"write_eof", (PyCFunction)gpy_pipe_transport_write_eof, METH_NOARGS,
      "write_eof($self)\n--\n\nClose the pipe when the buffer is written."},
-    {"can_write_eof", (PyCFunction)writer_can_write_eof, METH_NOARGS,
+    {"can_write_eof", (PyCFunction)gpy_transport_can_write_eof, METH_NOARGS,
      "can_write_eof($self)\n--\n\nTrue."},
     {"close", (PyCFunction)gpy_pipe_transport_write_eof, METH_NOARGS,
      "close($self)\n--\n\nClose the pipe when the buffer is written."},
-    {"abort", (PyCFunction)pipe_lose, METH_NOARGS,
+    {"abort", (PyCFunction)gpy_transport_abort, METH_NOARGS,
      "abort($self)\n--\n\nClose now and drop the buffer."},
     {"get_write_buffer_size", (PyCFunction)gpy_transport_get_write_buffer_size, METH_NOARGS,
      "get_write_buffer_size($self)\n--\n\nBytes not yet taken by the kernel."},
@@ -634,37 +545,6 @@ static PyType_Spec writer_spec = {
     .slots = writer_slots,
 };
 
-/* A type of ours over asyncio's abstract one, whose fields are at most those that transport.h
- * begins with.  New reference or NULL. */
-static PyTypeObject *
-add_type(PyObject *module, PyType_Spec *spec, const char *base_name)
-{
-    PyObject *transports = PyImport_ImportModule("asyncio.transports");
-    PyObject *base = transports ? PyObject_GetAttrString(transports, base_name) : NULL;
-    PyObject *bases = NULL, *type = NULL, *max_size = NULL;
-    if (base == NULL)
-        goto done;
-    if (!PyType_Check(base) ||
-        ((PyTypeObject *)base)->tp_basicsize > (Py_ssize_t)offsetof(struct gpy_transport, ops)) {
-        PyErr_SetString(PyExc_ImportError,
-                        "asyncio's transports of this Python has fields that gyre does not know");
-        goto done;
-    }
-    bases = PyTuple_Pack(1, base);
-    type = bases ? PyType_FromModuleAndSpec(module, spec, bases) : NULL;
-    max_size = type ? PyLong_FromLong(GY_RECV_BYTES_MAX) : NULL;
-    if (max_size == NULL ||
-        (spec == &reader_spec && PyObject_SetAttrString(type, "max_size", max_size) < 0) ||
-        PyModule_AddType(module, (PyTypeObject *)type) < 0)
-        Py_CLEAR(type);
-done:
-    Py_XDECREF(transports);
-    Py_XDECREF(base);
-    Py_XDECREF(bases);
-    Py_XDECREF(max_size);
-    return (PyTypeObject *)type;
-}
-
 int
 gpy_pipe_transport_exec(PyObject *module, struct gpy_state *state)
 {
@@ -673,9 +553,13 @@ gpy_pipe_transport_exec(PyObject *module, struct gpy_state *state)
     Py_XDECREF(io);
     if (state->file_io == NULL)
         return -1;
-    state->read_pipe_type = add_type(module, &reader_spec, "ReadTransport");
-    if (state->read_pipe_type == NULL)
-        return -1;
-    state->write_pipe_type = add_type(module, &writer_spec, "_FlowControlMixin");
-    return state->write_pipe_type ? 0 : -1;
+    state->read_pipe_type = gpy_transport_type_new(module, &reader_spec, "ReadTransport", NULL);
+    state->write_pipe_type =
+        gpy_transport_type_new(module, &writer_spec, "_FlowControlMixin", NULL);
+    PyObject *max_size = PyLong_FromLong(GY_RECV_BYTES_MAX);
+    int rc = -1;
+    if (max_size != NULL && state->read_pipe_type != NULL && state->write_pipe_type != NULL)
+        rc = PyObject_SetAttrString((PyObject *)state->read_pipe_type, "max_size", max_size);
+    Py_XDECREF(max_size);
+    return rc;
 }

@@ -17,7 +17,6 @@ struct gpy_pipe_transport {
     bool writes;          /* the type: a WritePipeTransport                                    */
     bool watches;         /* writer: the other end's close is noticed                          */
     bool pipe_taken;      /* _pipe = None: as with asyncio's, somebody else closes it quietly    */
-    bool stream_ended;    /* the core has closed or abandoned the stream                       */
     PyObject *block;      /* reader: bytes for the next large read, or NULL                    */
     uint8_t full;         /* how often in a row the pipe was full                              */
     bool is_fifo;         /* not a socket or a device                                         */

@@ -332,7 +332,7 @@ gpy_pipe_transport_write(struct gpy_pipe_transport *self, PyObject *data)
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
         return NULL;
     if (view.len != 0) {
-        if (GY_UNLIKELY(self->base.closing || self->stream_ended))
+        if (GY_UNLIKELY(self->base.closing || self->base.core_ended))
             rc = ignored_write(self);
         else
             rc = write_bytes(self, data, view.buf, (size_t)view.len);
@@ -347,7 +347,7 @@ PyObject *
 gpy_pipe_transport_write_eof(struct gpy_pipe_transport *self, PyObject *Py_UNUSED(ignored))
 {
     struct gpy_transport *base = &self->base;
-    if (!base->closing && !self->stream_ended) { /* else the loop's close() has closed it */
+    if (!base->closing && !self->base.core_ended) { /* else the loop's close() has closed it */
         base->closing = true;
         if (gy_stream_queued(&self->stream) == 0 && gpy_pipe_transport_lose(self, NULL) < 0)
             return NULL;

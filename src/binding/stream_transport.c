@@ -34,7 +34,7 @@ static void
 on_closed(struct gy_stream *stream)
 {
     struct gpy_stream_transport *self = gpy_stream_transport_of(stream);
-    self->stream_ended = true;
+    self->base.core_ended = true;
     gpy_transport_delist(&self->base);
     gpy_transport_unpin(&self->base); /* may free self */
 }
@@ -51,23 +51,23 @@ const struct gy_stream_host gpy_stream_transport_host = {
     .closed = on_closed,
 };
 
-/* Ends the core's half at once, without a word to the protocol: the loop is closed, or we die. */
 static void
-abandon(struct gpy_stream_transport *self)
+ops_abandon(struct gpy_transport *base)
 {
-    if (self->stream_ended)
+    struct gpy_stream_transport *self = gpy_stream_transport_of_base(base);
+    if (base->core_ended)
         return;
     gpy_stream_transport_release_view(self);
     gy_stream_abandon(&self->stream);
-    self->stream_ended = true;
-    gpy_transport_delist(&self->base);
-    gpy_transport_unpin(&self->base); /* may free self */
+    base->core_ended = true;
+    gpy_transport_delist(base);
+    gpy_transport_unpin(base); /* may free self */
 }
 
 static void
 member_abandon(struct gpy_loop_member *member)
 {
-    abandon(gpy_stream_transport_of_base(gpy_transport_of_member(member)));
+    ops_abandon(gpy_transport_of_member(member));
 }
 
 /* ---- what the kinds of transports do differently
@@ -77,7 +77,7 @@ static size_t
 ops_buffer_size(struct gpy_transport *base)
 {
     struct gpy_stream_transport *self = gpy_stream_transport_of_base(base);
-    return base->conn_lost || self->stream_ended ? 0 : gy_stream_queued(&self->stream);
+    return base->conn_lost || self->base.core_ended ? 0 : gy_stream_queued(&self->stream);
 }
 
 static void
@@ -93,22 +93,17 @@ gpy_stream_transport_lose(struct gpy_stream_transport *self, PyObject *exc)
     if (base->conn_lost)
         return 0;
     /* What is only held back asyncio would have sent in write(); an error of it does not matter. */
-    if (!self->stream_ended && gy_stream_queued(&self->stream) != 0 &&
+    if (!self->base.core_ended && gy_stream_queued(&self->stream) != 0 &&
         gy_op_is_idle(&self->stream.send_op))
         gy_stream_flush(&self->stream);
     base->closing = true;
     base->conn_lost = 1;
-    if (!self->stream_ended) {
+    if (!self->base.core_ended) {
         gy_stream_stop_receive(&self->stream);
         if (gy_stream_queued(&self->stream) != 0)
             gy_stream_close(&self->stream); /* nothing more may leave */
     }
-    PyObject *method = PyObject_GetAttr((PyObject *)self, base->state->str__call_connection_lost);
-    if (method == NULL)
-        return -1;
-    int rc = gpy_loop_call_soon(base->loop, method, exc ? exc : Py_None, base->context);
-    Py_DECREF(method);
-    return rc;
+    return gpy_transport_schedule_lost(base, exc);
 }
 
 static int
@@ -129,7 +124,7 @@ ops_set_protocol(struct gpy_transport *base)
         }
     }
     /* A BufferedProtocol reads straight into its own memory. */
-    if (base->kind == GPY_PROTOCOL_BUFFER && !self->stream_ended)
+    if (base->kind == GPY_PROTOCOL_BUFFER && !self->base.core_ended)
         gy_stream_set_policy(&self->stream, GY_RECV_POLL);
     return 0;
 }
@@ -139,11 +134,23 @@ ops_disown(struct gpy_transport *base)
 {
     struct gpy_stream_transport *self = gpy_stream_transport_of_base(base);
     gpy_transport_detach(base);
-    if (self->stream_ended)
+    if (self->base.core_ended)
         return;
     self->stream.fd = -1; /* whatever still comes fails with EBADF and hits nobody */
     if (gpy_oserror_raise(-EBADF) == NULL)
         gpy_transport_fatal_error(base, "Fatal error on socket transport");
+}
+
+static void
+ops_pause(struct gpy_transport *base)
+{
+    gy_stream_pause(&gpy_stream_transport_of_base(base)->stream);
+}
+
+static void
+ops_resume(struct gpy_transport *base)
+{
+    gy_stream_resume(&gpy_stream_transport_of_base(base)->stream);
 }
 
 static const struct gpy_transport_ops stream_transport_ops = {
@@ -152,6 +159,9 @@ static const struct gpy_transport_ops stream_transport_ops = {
     .force_close = ops_force_close,
     .set_protocol = ops_set_protocol,
     .disown = ops_disown,
+    .pause = ops_pause,
+    .resume = ops_resume,
+    .abandon = ops_abandon,
 };
 
 /* ---- birth
@@ -180,7 +190,7 @@ gpy_stream_transport_discard(struct gpy_stream_transport *self)
     self->base.ended = true; /* nobody has seen it: no warning */
     if (gpy_transport_leave_server(&self->base) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
-    abandon(self);
+    ops_abandon(&self->base);
     Py_DECREF(self);
     if (exc != NULL)
         gpy_exc_give(exc);
@@ -193,7 +203,7 @@ gpy_stream_transport_new(struct gpy_loop *loop, const struct gpy_transport_parts
     struct gpy_stream_transport *self = (struct gpy_stream_transport *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    self->stream_ended = true; /* until it has begun */
+    self->base.core_ended = true; /* until it has begun */
     self->base.ended = true;
     if (gpy_transport_init(&self->base, &stream_transport_ops, loop, parts) < 0 ||
         ops_set_protocol(&self->base) < 0 || gpy_transport_enlist(&self->base) < 0) {
@@ -205,7 +215,7 @@ gpy_stream_transport_new(struct gpy_loop *loop, const struct gpy_transport_parts
     gy_stream_init(&self->stream, &loop->core, parts->fd, &gpy_stream_transport_host,
                    self->base.kind == GPY_PROTOCOL_BUFFER ? GY_RECV_POLL
                                                           : (enum gy_recv_policy)loop->recv_policy);
-    self->stream_ended = false;
+    self->base.core_ended = false;
     self->base.ended = false;
     if (attach_server(self) < 0) {
         self->stream.fd = -1; /* the caller keeps it */
@@ -220,36 +230,16 @@ int
 gpy_stream_transport_start(struct gpy_stream_transport *self, PyObject *waiter)
 {
     struct gpy_transport *base = &self->base;
-    struct gpy_state *state = base->state;
     if (base->loop->direct) /* in debug mode everything is asyncio's own */
-        gpy_streams_adopt(state, base->protocol);
-    PyObject *made = PyObject_GetAttr(base->protocol, state->str_connection_made);
-    PyObject *begin = made ? PyObject_GetAttr((PyObject *)self, state->str__begin) : NULL;
-    int rc = -1;
-    /* asyncio's order: connection_made, then reading starts, then the waiter is told. */
-    if (begin != NULL)
-        rc = gpy_loop_call_soon(base->loop, made, (PyObject *)self, base->context);
-    if (rc == 0)
-        rc = gpy_loop_call_soon(base->loop, begin, waiter ? waiter : Py_None, base->context);
-    Py_XDECREF(made);
-    Py_XDECREF(begin);
-    return rc;
+        gpy_streams_adopt(base->state, base->protocol);
+    return gpy_transport_schedule_start(base, waiter ? waiter : Py_None);
 }
 
 static PyObject *
 stream_transport_begin(struct gpy_stream_transport *self, PyObject *waiter)
 {
     struct gpy_transport *base = &self->base;
-    if (!base->closing && !base->paused && !self->stream_ended) {
-        gpy_transport_pin(base);
-        gy_stream_resume(&self->stream);
-    }
-    if (waiter != Py_None) {
-        int over = gpy_future_cancelled(base->state, waiter);
-        if (over < 0 || (over == 0 && gpy_future_set_result(base->state, waiter, Py_None) < 0))
-            return NULL;
-    }
-    Py_RETURN_NONE;
+    return gpy_transport_begin(base, !base->closing && !base->paused, waiter);
 }
 
 /* ---- ends
@@ -262,7 +252,7 @@ gpy_stream_transport_close(struct gpy_stream_transport *self)
     if (base->closing)
         return 0;
     base->closing = true;
-    if (!self->stream_ended) {
+    if (!self->base.core_ended) {
         gy_stream_stop_receive(&self->stream);
         gpy_stream_transport_flush(self); /* what is held leaves now; may fail and lose */
         if (gy_stream_queued(&self->stream) != 0)
@@ -274,25 +264,7 @@ gpy_stream_transport_close(struct gpy_stream_transport *self)
 static PyObject *
 stream_transport_close(struct gpy_stream_transport *self, PyObject *Py_UNUSED(ignored))
 {
-    if (gpy_stream_transport_close(self) < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-stream_transport_abort(struct gpy_stream_transport *self, PyObject *Py_UNUSED(ignored))
-{
-    if (gpy_stream_transport_lose(self, NULL) < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-stream_transport_force_close(struct gpy_stream_transport *self, PyObject *exc)
-{
-    if (gpy_stream_transport_lose(self, exc) < 0)
-        return NULL;
-    Py_RETURN_NONE;
+    return gpy_none_or_error(gpy_stream_transport_close(self));
 }
 
 /* _fatal_error(exc, message): SSLProtocol and libraries that copy asyncio's transports. */
@@ -332,18 +304,10 @@ stream_transport_call_connection_lost(struct gpy_stream_transport *self, PyObjec
     struct gpy_transport *base = &self->base;
     if (base->ended)
         Py_RETURN_NONE;
-    base->conn_lost = base->conn_lost ? base->conn_lost : 1;
-    base->closing = true;
-    PyObject *result = Py_NewRef(Py_None);
-    if (base->protocol != NULL) {
-        PyObject *protocol = Py_NewRef(base->protocol);
-        Py_SETREF(result,
-                  PyObject_CallMethodOneArg(protocol, base->state->str_connection_lost, exc));
-        Py_DECREF(protocol);
-    }
+    PyObject *result = gpy_transport_tell_lost(base, exc);
     PyObject *raised = result ? NULL : gpy_exc_take();
     base->ended = true;
-    if (!self->stream_ended)
+    if (!self->base.core_ended)
         gy_stream_close_now(&self->stream);
     Py_CLEAR(base->protocol);
     if (gpy_transport_leave_server(base) < 0 || fail_empty_waiter_at_end(self) < 0)
@@ -353,52 +317,6 @@ stream_transport_call_connection_lost(struct gpy_stream_transport *self, PyObjec
     Py_XDECREF(result);
     gpy_exc_chain(raised);
     return NULL;
-}
-
-/* ---- reading
- * ----------------------------------------------------------------------------------------- */
-
-static PyObject *
-stream_transport_is_reading(struct gpy_stream_transport *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(!self->base.closing && !self->base.paused);
-}
-
-static PyObject *
-stream_transport_pause_reading(struct gpy_stream_transport *self, PyObject *Py_UNUSED(ignored))
-{
-    struct gpy_transport *base = &self->base;
-    if (!base->closing && !base->paused) {
-        base->paused = true;
-        if (!self->stream_ended)
-            gy_stream_pause(&self->stream);
-        gpy_transport_debug(base, "%r pauses reading", NULL, NULL);
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-stream_transport_resume_reading(struct gpy_stream_transport *self, PyObject *Py_UNUSED(ignored))
-{
-    struct gpy_transport *base = &self->base;
-    if (!base->closing && base->paused) {
-        if (gpy_loop_check_open(base->loop) < 0)
-            return NULL;
-        base->paused = false;
-        if (!self->stream_ended) {
-            gpy_transport_pin(base);
-            gy_stream_resume(&self->stream);
-        }
-        gpy_transport_debug(base, "%r resumes reading", NULL, NULL);
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-stream_transport_can_write_eof(struct gpy_stream_transport *self, PyObject *Py_UNUSED(ignored))
-{
-    GY_UNUSED(self);
-    Py_RETURN_TRUE;
 }
 
 /* ---- the type
@@ -417,7 +335,7 @@ stream_transport_repr(struct gpy_stream_transport *self)
         text = PyUnicode_FromFormat("<%U%s fd=%d>", name, state, (int)base->fd);
     } else {
         size_t queued = ops_buffer_size(base);
-        bool reading = !self->stream_ended && (self->stream.flags & GY_STREAM_READING) != 0 &&
+        bool reading = !self->base.core_ended && (self->stream.flags & GY_STREAM_READING) != 0 &&
                        (self->stream.flags & GY_STREAM_EOF) == 0;
         text = PyUnicode_FromFormat("<%U%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, state,
                                     (int)base->fd, reading ? "polling" : "idle",
@@ -445,32 +363,17 @@ stream_transport_clear(struct gpy_stream_transport *self)
 static void
 stream_transport_finalize(struct gpy_stream_transport *self)
 {
-    PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
-    if (!self->base.ended &&
-        PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R", self) < 0)
-        PyErr_WriteUnraisable((PyObject *)self);
-    if (gpy_transport_leave_server(&self->base) < 0)
-        PyErr_WriteUnraisable((PyObject *)self);
-    abandon(self);
-    if (exc != NULL)
-        gpy_exc_give(exc);
+    gpy_transport_finalize(&self->base, true);
 }
 
 static void
 stream_transport_dealloc(struct gpy_stream_transport *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
+    if (!gpy_transport_dealloc_begin(&self->base))
         return;
-    PyObject_GC_UnTrack(self);
-    if (self->base.weakreflist != NULL)
-        PyObject_ClearWeakRefs((PyObject *)self);
-    GY_ASSERT(self->stream_ended);
-    (void)stream_transport_clear(self);
+    Py_CLEAR(self->empty_waiter);
     PyMem_Free(self->view);
-    Py_XDECREF((PyObject *)self->base.loop);
-    type->tp_free(self);
-    Py_DECREF(type);
+    gpy_transport_dealloc_end(&self->base);
 }
 
 GPY_ONE_ARGUMENT(stream_transport_write, struct gpy_stream_transport, gpy_stream_transport_write,
@@ -486,19 +389,14 @@ static PyMethodDef stream_transport_methods[] = {
      "writelines($self, list_of_data)\n--\n\nSend several bytes objects."},
     {"write_eof", (PyCFunction)gpy_stream_transport_write_eof, METH_NOARGS,
      "write_eof($self)\n--\n\nClose the sending side when the buffer is sent."},
-    {"can_write_eof", (PyCFunction)stream_transport_can_write_eof, METH_NOARGS,
+    {"can_write_eof", (PyCFunction)gpy_transport_can_write_eof, METH_NOARGS,
      "can_write_eof($self)\n--\n\nTrue."},
-    {"is_reading", (PyCFunction)stream_transport_is_reading, METH_NOARGS,
-     "is_reading($self)\n--\n\nTrue if the protocol may be given data."},
-    {"pause_reading", (PyCFunction)stream_transport_pause_reading, METH_NOARGS,
-     "pause_reading($self)\n--\n\nNo data_received() until resume_reading()."},
-    {"resume_reading", (PyCFunction)stream_transport_resume_reading, METH_NOARGS,
-     "resume_reading($self)\n--\n\nEnd a pause_reading()."},
+    GPY_TRANSPORT_READING_METHODS("data"),
     {"close", (PyCFunction)stream_transport_close, METH_NOARGS,
      "close($self)\n--\n\nClose when the buffer is sent; no more data is received."},
-    {"abort", (PyCFunction)stream_transport_abort, METH_NOARGS,
+    {"abort", (PyCFunction)gpy_transport_abort, METH_NOARGS,
      "abort($self)\n--\n\nClose now and drop the buffer."},
-    {"_force_close", (PyCFunction)stream_transport_force_close, METH_O, NULL},
+    {"_force_close", (PyCFunction)gpy_transport_force_close, METH_O, NULL},
     {"_fatal_error", (PyCFunction)stream_transport_fatal_error, METH_VARARGS, NULL},
     {"_call_connection_lost", (PyCFunction)stream_transport_call_connection_lost, METH_O, NULL},
     {"_begin", (PyCFunction)stream_transport_begin, METH_O, NULL},
@@ -564,31 +462,10 @@ add_class_attributes(PyObject *type)
 int
 gpy_stream_transport_exec(PyObject *module, struct gpy_state *state)
 {
-    PyObject *transports = PyImport_ImportModule("asyncio.transports");
-    PyObject *base = transports ? PyObject_GetAttrString(transports, "_FlowControlMixin") : NULL;
-    PyObject *bases = NULL;
-    int rc = -1;
-    if (base == NULL)
-        goto done;
-    /* transport.h: our struct continues asyncio's, whose fields are five slots. */
-    if (!PyType_Check(base) ||
-        ((PyTypeObject *)base)->tp_basicsize != (Py_ssize_t)offsetof(struct gpy_transport, ops)) {
-        PyErr_SetString(PyExc_ImportError,
-                        "asyncio's transports of this Python has fields that gyre does not know");
-        goto done;
-    }
-    bases = PyTuple_Pack(1, base);
-    if (bases != NULL)
-        state->stream_transport_type =
-            (PyTypeObject *)PyType_FromModuleAndSpec(module, &stream_transport_spec, bases);
-    if (state->stream_transport_type != NULL &&
-        add_class_attributes((PyObject *)state->stream_transport_type) == 0)
-        rc = PyModule_AddType(module, state->stream_transport_type);
-done:
-    Py_XDECREF(transports);
-    Py_XDECREF(base);
-    Py_XDECREF(bases);
-    return rc;
+    PyTypeObject *type =
+        gpy_transport_type_new(module, &stream_transport_spec, "_FlowControlMixin", NULL);
+    state->stream_transport_type = type;
+    return type != NULL ? add_class_attributes((PyObject *)type) : -1;
 }
 
 /* ---- loop._make_socket_transport

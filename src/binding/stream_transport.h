@@ -21,7 +21,6 @@ struct gpy_stream_transport {
     PyObject *into;         /* the bytes object that the running recv(2) fills, or NULL        */
     uint32_t recv_hint;     /* how large the next one is made; 0: the loop's scratch memory    */
     bool eof;               /* write_eof() was called                                          */
-    bool stream_ended;      /* the core has closed or abandoned the stream                     */
 };
 
 /* With the collector's head one size class of pymalloc; the next class is 16 bytes more for each

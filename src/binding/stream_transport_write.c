@@ -80,7 +80,7 @@ write_failed(struct gpy_stream_transport *self, int err)
 void
 gpy_stream_transport_flush(struct gpy_stream_transport *self)
 {
-    if (self->stream_ended || gy_stream_queued(&self->stream) == 0)
+    if (self->base.core_ended || gy_stream_queued(&self->stream) == 0)
         return;
     if (!gy_op_is_idle(&self->stream.send_op))
         return; /* the kernel has it */
@@ -171,7 +171,7 @@ int
 gpy_stream_transport_send(struct gpy_stream_transport *self, const char *data, size_t len,
                           bool may_hold)
 {
-    if (GY_UNLIKELY(self->base.conn_lost || self->stream_ended))
+    if (GY_UNLIKELY(self->base.conn_lost || self->base.core_ended))
         return gpy_transport_late_write(&self->base);
     return may_hold ? send_bytes(self, NULL, data, len)
                     : send_or_hold(self, NULL, data, len, false);
@@ -219,14 +219,6 @@ check_writable(struct gpy_stream_transport *self, const char *method)
     return -1;
 }
 
-static PyObject *
-none_or_error(int rc)
-{
-    if (rc < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
 static GY_COLD PyObject *
 refuse_type(PyObject *data)
 {
@@ -246,19 +238,19 @@ gpy_stream_transport_write(struct gpy_stream_transport *self, PyObject *data)
         return refuse_type(data);
     if (check_writable(self, "write") < 0)
         return NULL;
-    if (GY_UNLIKELY(self->base.conn_lost || self->stream_ended)) {
+    if (GY_UNLIKELY(self->base.conn_lost || self->base.core_ended)) {
         Py_ssize_t len = PyObject_Size(data);
         if (len < 0)
             return NULL;
-        return none_or_error(len ? gpy_transport_late_write(&self->base) : 0);
+        return gpy_none_or_error(len ? gpy_transport_late_write(&self->base) : 0);
     }
     if (GY_LIKELY(is_bytes)) {
         if (PyBytes_GET_SIZE(data) == 0)
             Py_RETURN_NONE;
-        return none_or_error(
+        return gpy_none_or_error(
             send_bytes(self, data, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data)));
     }
-    return none_or_error(write_buffer(self, data));
+    return gpy_none_or_error(write_buffer(self, data));
 }
 
 /* ---- writelines ---------------------------------------------------------------------------------
@@ -311,7 +303,7 @@ gpy_stream_transport_writelines(struct gpy_stream_transport *self, PyObject *lis
     int rc = 0;
     if (PyList_GET_SIZE(items) == 0) {
         rc = 0;
-    } else if (self->base.conn_lost || self->stream_ended) {
+    } else if (self->base.conn_lost || self->base.core_ended) {
         rc = gpy_transport_late_write(&self->base);
     } else if (GY_LIKELY(gpy_transport_owns_fd(&self->base))) {
         rc = send_items(self, items);
@@ -319,7 +311,7 @@ gpy_stream_transport_writelines(struct gpy_stream_transport *self, PyObject *lis
         write_failed(self, -EBADF);
     }
     Py_DECREF(items);
-    return none_or_error(rc);
+    return gpy_none_or_error(rc);
 }
 
 /* ---- the end of writing, and sendfile's door
@@ -330,7 +322,7 @@ gpy_stream_transport_write_eof(struct gpy_stream_transport *self, PyObject *Py_U
 {
     if (!self->base.closing && !self->eof) {
         self->eof = true;
-        if (!self->stream_ended) {
+        if (!self->base.core_ended) {
             gpy_stream_transport_flush(self);
             if (!self->base.conn_lost)
                 gy_stream_shutdown_write(&self->stream);
@@ -353,7 +345,7 @@ gpy_stream_transport_make_empty_waiter(struct gpy_stream_transport *self,
     if (self->empty_waiter == NULL)
         return NULL;
     PyObject *waiter = Py_NewRef(self->empty_waiter);
-    if (self->stream_ended || gy_stream_queued(&self->stream) == 0)
+    if (self->base.core_ended || gy_stream_queued(&self->stream) == 0)
         settle_empty_waiter(self, NULL);
     return waiter;
 }
@@ -372,7 +364,7 @@ gpy_stream_transport_buffer_get(struct gpy_stream_transport *self, void *Py_UNUS
 {
     PyObject *buffer = PyByteArray_FromStringAndSize(NULL, 0);
     struct iovec iov[GY_SENDQ_IOV_MAX];
-    if (buffer == NULL || self->stream_ended)
+    if (buffer == NULL || self->base.core_ended)
         return buffer;
     gpy_stream_transport_flush(self);
     unsigned count = gy_sendq_iovec(&self->stream.queue, iov, GY_SENDQ_IOV_MAX);

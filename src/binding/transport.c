@@ -1,4 +1,5 @@
-/* transport.c: what all transports share; transport_extra.c has extra info and the socket object.
+/* transport.c: what all transports share; transport_life.c has their life, transport_extra.c extra
+ * info and the socket object.
  *
  * Thread: the loop's.  Invariants: a transport is in loop->members and in the table of descriptors
  * exactly while its descriptor is open; conn_lost != 0 exactly when connection_lost() is scheduled

@@ -32,6 +32,12 @@ struct gpy_transport_ops {
     int (*set_protocol)(struct gpy_transport *self);
     /* The descriptor's number belongs to somebody else now: forget it, fail. */
     void (*disown)(struct gpy_transport *self);
+    /* Of the core's half, while it has not ended: */
+    void (*pause)(struct gpy_transport *self);
+    void (*resume)(struct gpy_transport *self);
+    /* Ends it at once, if it has not ended, without a word to the protocol: the loop is closed, or
+     * we die.  May free self. */
+    void (*abandon)(struct gpy_transport *self);
 };
 
 struct gpy_transport {
@@ -58,6 +64,7 @@ struct gpy_transport {
     bool paused;          /* pause_reading()                                  */
     bool protocol_paused; /* pause_writing() was called                       */
     bool ended;           /* connection_lost was called                       */
+    bool core_ended;      /* the core has closed its half, or abandoned it    */
     bool fd_gone;         /* fd is closed, or was closed under us             */
     bool sock_is_plain;   /* sock's descriptor is read at its place, not by fileno() */
 };
@@ -115,6 +122,44 @@ void gpy_transport_detach(struct gpy_transport *self);
 /* Tells asyncio's Server that this connection is over.  0 or -1. */
 int gpy_transport_leave_server(struct gpy_transport *self);
 
+/* ---- life: transport_life.c ------------------------------------------------------------------ */
+
+/* Schedules asyncio's order: connection_made, then _begin(waiter), which starts to read and tells
+ * the waiter (None: nobody).  0 or -1. */
+int gpy_transport_schedule_start(struct gpy_transport *self, PyObject *waiter);
+/* _begin(waiter).  `reads`: the core is to begin to read. */
+PyObject *gpy_transport_begin(struct gpy_transport *self, bool reads, PyObject *waiter);
+/* Schedules connection_lost(exc); exc NULL: None.  0 or -1. */
+int gpy_transport_schedule_lost(struct gpy_transport *self, PyObject *exc);
+/* protocol.connection_lost(exc); None, or NULL with what it raised. */
+PyObject *gpy_transport_tell_lost(struct gpy_transport *self, PyObject *exc);
+
+/* tp_finalize: warns, if `warns` and it was not closed, and abandons. */
+void gpy_transport_finalize(struct gpy_transport *self, bool warns);
+/* The first half of tp_dealloc; false: it lives again. */
+bool gpy_transport_dealloc_begin(struct gpy_transport *self);
+/* The last half: frees the memory. */
+void gpy_transport_dealloc_end(struct gpy_transport *self);
+
+/* Methods that are the same for all that read, or for all that can be aborted. */
+PyObject *gpy_transport_is_reading(struct gpy_transport *self, PyObject *ignored);
+PyObject *gpy_transport_pause_reading(struct gpy_transport *self, PyObject *ignored);
+PyObject *gpy_transport_resume_reading(struct gpy_transport *self, PyObject *ignored);
+PyObject *gpy_transport_abort(struct gpy_transport *self, PyObject *ignored);
+PyObject *gpy_transport_force_close(struct gpy_transport *self, PyObject *exc);
+PyObject *gpy_transport_can_write_eof(struct gpy_transport *self, PyObject *ignored);
+
+/* A type over asyncio's abstract ones of these names (the second may be NULL), whose fields are at
+ * most those with which struct gpy_transport begins; added to the module.  New reference. */
+PyTypeObject *gpy_transport_type_new(PyObject *module, PyType_Spec *spec, const char *base,
+                                     const char *second_base);
+
+static inline PyObject *
+gpy_none_or_error(int rc)
+{
+    return rc < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 /* ---- errors ---------------------------------------------------------------------------------- */
 
 /* The exception that is set ends the transport: an OSError silently (a line in debug mode), any
@@ -142,6 +187,16 @@ int gpy_transport_late_write(struct gpy_transport *self);
 
 /* ---- Python methods and attributes that all transports share ----------------------------------
  */
+
+#define GPY_TRANSPORT_READING_METHODS(what)                                                        \
+    {"is_reading", (PyCFunction)gpy_transport_is_reading, METH_NOARGS,                             \
+     "is_reading($self)\n--\n\nTrue if the protocol may be given " what "."},                      \
+        {"pause_reading", (PyCFunction)gpy_transport_pause_reading, METH_NOARGS,                   \
+         "pause_reading($self)\n--\n\nThe protocol is given no " what " until resume_reading()."}, \
+    {                                                                                              \
+        "resume_reading", (PyCFunction)gpy_transport_resume_reading, METH_NOARGS,                  \
+            "resume_reading($self)\n--\n\nEnd a pause_reading()."                                  \
+    }
 
 #define GPY_TRANSPORT_METHODS                                                                      \
     {"get_extra_info", (PyCFunction)(void (*)(void))gpy_transport_get_extra_info,                  \
