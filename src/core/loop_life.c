@@ -79,8 +79,8 @@ replace_ring(struct gy_loop *loop)
         return err;
     }
     ring->counters = old->counters;
-    gy_fixed_rebind(&loop->fixed, ring);
     old->ops->destroy(old, false);
+    gy_fixed_rebind(&loop->fixed, ring); /* what both had would count twice as locked memory */
     loop->ring = ring;
     loop->features = ring->features;
     return 0;

@@ -405,6 +405,37 @@ def test_a_task_that_never_waits_lets_others_run(loop, run, opened):
     run(main)
 
 
+@pytest.mark.parametrize("into", [False, True])
+def test_large_reads_let_others_run(loop, run, tmp_path, into):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1 << 20))
+    turns = 0
+    ended = False
+
+    async def others():
+        nonlocal turns
+        while not ended:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def main():
+        nonlocal ended
+        fd = os.open(path, os.O_RDONLY)
+        buffer = bytearray(1 << 20)
+        counting = asyncio.ensure_future(others())
+        for _ in range(64):
+            if into:
+                assert await loop._file_readinto(fd, buffer, 0) == 1 << 20
+            else:
+                assert len(await loop._file_read(fd, 1 << 20, 0)) == 1 << 20
+        ended = True
+        await counting
+        os.close(fd)
+        assert turns >= 7
+
+    run(main)
+
+
 def test_cancelled_open_leaves_no_descriptor(loop, run, tmp_path):
     """Cancelled before, while and after the kernel opens; the fixtures count descriptors."""
 
