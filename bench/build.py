@@ -28,6 +28,7 @@ PROGRAMS = {
     ),
     "limit_epoll": ("limit_epoll.c", "limit.c"),
     "limit_uring": ("limit_uring.c", "limit.c"),
+    "limit_pipe": ("limit_pipe.c",),
 }
 PROGRAMS["loadgen_tls"] = (*PROGRAMS["loadgen"], "load_tls.c")  # needs OpenSSL
 DEFINES = {"loadgen_tls": ("-DLOAD_TLS",)}
