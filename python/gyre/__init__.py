@@ -47,6 +47,10 @@ __all__ = [
     "write_file",
 ]
 
+# A free-threaded Python switches its GIL on for _gyre, and warns, unless it was told not to.
+if not getattr(sys, "_is_gil_enabled", lambda: True)():
+    raise ImportError("gyre needs the GIL: run Python without PYTHON_GIL=0 and -X gil=0")
+
 # Imported when first asked for: a program that has no async files does not pay for them.
 _FILE_NAMES = (
     "RegisteredBuffers",

@@ -543,3 +543,11 @@ class TestCommandLine:
             assert after["ops_in_flight"] == 0
         finally:
             loop.close()
+
+
+def test_no_gil_no_gyre():
+    """What a free-threaded Python says under PYTHON_GIL=0; else it switches the GIL on for gyre."""
+    code = "import sys; sys._is_gil_enabled = lambda: False; import gyre"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ImportError: gyre needs the GIL")
