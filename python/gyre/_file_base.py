@@ -258,10 +258,10 @@ class File:
     def _wrote(self, count: int) -> None:
         """Moves the position.  The one place where written bytes become part of the state."""
         if self._positioned:
-            if self._append:
-                self._pos = os.lseek(self._fd, 0, os.SEEK_CUR)
-            else:
+            if not self._append:
                 self._pos += count
+            elif count > 0:  # writing nothing moves nothing
+                self._pos = os.lseek(self._fd, 0, os.SEEK_CUR)
 
     # ---- checks ----
 

@@ -9,7 +9,7 @@ import os
 import gyre
 import pytest
 from gyre import _file_text
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 EXAMPLES = settings(
@@ -17,7 +17,7 @@ EXAMPLES = settings(
     deadline=None,
     database=None,
     derandomize="GYRE_EXAMPLES" not in os.environ,  # new ones only for who looks for them
-    phases=(Phase.generate, Phase.shrink),
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
     suppress_health_check=list(HealthCheck),
 )
 
@@ -108,6 +108,7 @@ MODES = ["rb", "wb", "ab", "r+b", "w+b", "a+b"]
     buffering=st.sampled_from([-1, 0, 2, 7, 16]),
     calls=binary_calls,
 )
+@example(b"", "ab", 0, [("seek", 1, 0), ("write", b""), ("tell",)])
 def test_binary(run, paths, before, mode, buffering, calls):
     for path in paths:
         path.write_bytes(before)
