@@ -91,11 +91,10 @@ def test_failed_handshake_of_a_client(loop, server_context, debug):
     async def main():
         server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=server_context)
         with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            peer.setblocking(False)
             peer.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            await asyncio.sleep(0.05)
-            peer.settimeout(LIMIT)
             with contextlib.suppress(ConnectionResetError):
-                while peer.recv(1000):
+                while await loop.sock_recv(peer, 1000):
                     pass
         server.close()
         await server.wait_closed()
