@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import array
 import gc
+import re
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -78,7 +79,7 @@ def _repeat(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.Test
             return reports
         if not grew(deltas):
             return runtestprotocol(item, log=False, nextitem=nextitem)
-    twin = _collected.get(item.nodeid.replace("gyre", "asyncio"), item)
+    twin = _collected.get(twin_of(item.nodeid), item)
     if twin is not item:
         theirs, _ = _count(twin, nextitem, COUNTED_RUNS)
         if theirs and min(deltas) <= max(theirs):
@@ -89,6 +90,16 @@ def _repeat(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.Test
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid} leaks, run by run: {deltas}"
     return reports
+
+
+def twin_of(nodeid: str) -> str:
+    """The same test on asyncio; the tests of TLS name the code of the loop as well."""
+    head, bracket, parameters = nodeid.partition("[")
+    return head + bracket + re.sub(r"\bgyre(-native|-calls)?\b", _on_asyncio, parameters)
+
+
+def _on_asyncio(match: re.Match[str]) -> str:
+    return "asyncio-asyncio" if match[1] else "asyncio"
 
 
 def _run(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.TestReport]:

@@ -31,6 +31,10 @@ def test_leaks_on_one(loop):
     if loop == "gyre":
         by_loop[loop].append([object() for _ in range(100)])
 
+@pytest.mark.parametrize("loop, code", [("asyncio", "asyncio"), ("gyre", "native")])
+def test_leaks_with_each_code(loop, code):
+    by_loop[loop].append([object() for _ in range(100)])
+
 runs = []
 
 def test_caches():
@@ -67,6 +71,8 @@ def test_outcomes(tmp_path):
         "test_leaks_on_both[gyre]": "PASSED",
         "test_leaks_on_one[asyncio]": "PASSED",
         "test_leaks_on_one[gyre]": "FAILED",
+        "test_leaks_with_each_code[asyncio-asyncio]": "FAILED",
+        "test_leaks_with_each_code[gyre-native]": "PASSED",
         "test_caches": "PASSED",
         "test_stays_out": "PASSED",
     }, done.stdout + done.stderr
