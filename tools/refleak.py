@@ -14,8 +14,10 @@ import array
 import gc
 import re
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -44,6 +46,13 @@ def settle() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "norefleak(reason): not run repeatedly by tools/refleak.py")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In the place of pytest's, which keeps something of each folder that it made."""
+    with tempfile.TemporaryDirectory(prefix="refleak-") as folder:
+        yield Path(folder)
 
 
 @pytest.hookimpl(tryfirst=True)
