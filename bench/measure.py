@@ -22,6 +22,7 @@ SERVER_LIMITED = 0.95
 CLIENT_LIMITED = 0.95
 MEMORY_LOADS = ("idle", "burst")
 MEMORY_WINDOW_S = 0.5
+CONNECTION_TIMEOUT_S = 0.02  # a TLS handshake takes 1 ms, three at once on two cores more
 PROCESS_TIMEOUT_S = 120
 
 
@@ -78,6 +79,7 @@ def memory_settings(settings):
 
 def net_sample(cell, arm, placement, settings, nurseries=None):
     limit_s = START_TIMEOUT_S + settings.warmup_s + settings.duration_s + 20
+    limit_s += CONNECTION_TIMEOUT_S * cell.parameters["connections"]
     with Server(arm, cell.parameters, placement, nurseries) as server:
         try:
             report = run_load(load_command(cell, server, settings), placement, server, limit_s)

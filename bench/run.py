@@ -160,6 +160,9 @@ class Run:
         lengths = expect.Lengths(self.settings.warmup_s, self.settings.duration_s)
         return expect.repetition_s(cell, len(specs or self.specs_for(cell)), lengths)
 
+    def repetitions_of(self, cell):
+        return min(self.settings.repetitions, cell.repetitions_max or self.settings.repetitions)
+
     def traced_specs(self, cell):
         if not (self.settings.trace and cell.traced and cell.family == "net"):
             return []
@@ -168,7 +171,7 @@ class Run:
 
     def cell_s(self, cell):
         traced_s = sum(expect.traced_s(cell) for _ in self.traced_specs(cell))
-        return self.repetition_s(cell) * self.settings.repetitions + traced_s
+        return self.repetition_s(cell) * self.repetitions_of(cell) + traced_s
 
     def expected_s(self):
         share = 1 + (expect.RETAKE_SHARE if self.settings.confirm else 0)
@@ -223,7 +226,8 @@ class Run:
                 with contextlib.suppress(nursery.NurseryError):  # its arm will fail and say why
                     nurseries.prepare(self.wanted_nurseries(chosen))
                 for cell, specs in chosen.items():
-                    self.one_repetition(cell, specs, rep, nurseries)
+                    if rep < self.repetitions_of(cell):
+                        self.one_repetition(cell, specs, rep, nurseries)
 
     def one_repetition(self, cell, specs, rep, nurseries):
         result = self.results[cell.name]
@@ -307,8 +311,11 @@ class Run:
         if lost:
             names = ", ".join(cell.name for cell in lost)
             self.progress.note(f"below the line once, measured again: {names}")
-            again_s = sum(self.repetition_s(cell, specs) for cell, specs in lost.items())
-            self.progress.expected_s = self.progress.done_s + again_s * self.settings.repetitions
+            again_s = sum(
+                self.repetition_s(cell, specs) * self.repetitions_of(cell)
+                for cell, specs in lost.items()
+            )
+            self.progress.expected_s = self.progress.done_s + again_s
             self.measure_pass(lost)
         self.progress.finish()
 
