@@ -74,9 +74,7 @@ CELL_FIELDS = ("metric", "c_limit", "verdict", "traced", "repetitions_max")
 
 
 def net_cell(name, title, *, connections, size, mode="proto", **more):
-    fields = {
-        key: more.pop(key) for key in CELL_FIELDS if key in more
-    }
+    fields = {key: more.pop(key) for key in CELL_FIELDS if key in more}
     parameters = {"connections": connections, "size": size, "mode": mode, **more}
     return Cell(name, "net", title, parameters=parameters, quick=name in QUICK, **fields)
 

@@ -281,7 +281,7 @@ def disturbed_text(result):
         return None
     text = (
         f"Of {counts['repetitions']} repetitions {counts['taken_again']} were taken again because "
-        "the host took CPU time away meanwhile"
+        "the host took CPU time away meanwhile or an arm failed"
     )
     kept = f", and {counts['kept']} stayed although it did" if counts["kept"] else ""
     return f"{text}{kept}."

@@ -253,19 +253,21 @@ class Run:
         self.progress.done_s += self.repetition_s(cell, specs)
 
     def undisturbed(self, take):
-        """What `take` returns, taken again while the host took CPU time away meanwhile."""
+        """What `take` returns, (samples, errors): taken again while the host took CPU time away
+        meanwhile, and once when an arm failed: it may have been the machine."""
         counts = self.disturbed
         counts["repetitions"] += 1
         for attempt in range(RETAKES_MAX + 1):
             before = machine.cpu_steal_ticks()
             taken = take()
-            if not was_disturbed(before, machine.cpu_steal_ticks()):
+            disturbed = was_disturbed(before, machine.cpu_steal_ticks())
+            if not disturbed and (attempt > 0 or not taken[1]):
                 return taken
             allowed = RETAKES_SHARE * self.settings.repetitions * len(self.cells)
             if attempt == RETAKES_MAX or counts["taken_again"] >= allowed:
                 break
             counts["taken_again"] += 1
-        counts["kept"] += 1
+        counts["kept"] += disturbed
         return taken
 
     def count_system_calls(self):

@@ -686,18 +686,32 @@ def test_a_disturbed_repetition_is_taken_again_and_counted(monkeypatch):
     stolen = iter([0, 0, 0, 90, 90, 90] + [100 * turn for turn in range(100)])
     monkeypatch.setattr(machine, "cpu_steal_ticks", lambda: (next(stolen), 0))
     run = made_run(["net.proto"])
-    taken = iter(range(100))
-    assert run.undisturbed(lambda: next(taken)) == 0
+    counter = iter(range(100))
+
+    def take():
+        return next(counter), {}
+
+    assert run.undisturbed(take)[0] == 0
     assert run.disturbed == {"repetitions": 1, "taken_again": 0, "kept": 0}
-    assert run.undisturbed(lambda: next(taken)) == 2
+    assert run.undisturbed(take)[0] == 2
     assert run.disturbed == {"repetitions": 2, "taken_again": 1, "kept": 0}
     # a host that never stops is not waited for
-    assert run.undisturbed(lambda: next(taken)) == 2 + 1 + runner.RETAKES_MAX
+    assert run.undisturbed(take)[0] == 2 + 1 + runner.RETAKES_MAX
     assert run.disturbed["kept"] == 1
     for _ in range(10):
-        run.undisturbed(lambda: next(taken))
+        run.undisturbed(take)
     allowed = runner.RETAKES_SHARE * 2 * len(run.cells)
     assert run.disturbed["taken_again"] <= allowed + 1
+
+
+def test_a_failure_has_a_second_chance(monkeypatch):
+    monkeypatch.setattr(machine, "cpu_steal_ticks", lambda: (0, 0))
+    run = made_run(["net.proto"])
+    once = iter([({}, {"gyre": "no message came back"}), ({"gyre": {}}, {})])
+    assert run.undisturbed(lambda: next(once)) == ({"gyre": {}}, {})
+    always = iter([({}, {"gyre": str(turn)}) for turn in range(3)])
+    assert run.undisturbed(lambda: next(always))[1] == {"gyre": "1"}
+    assert run.disturbed == {"repetitions": 2, "taken_again": 2, "kept": 0}
 
 
 def test_only_what_was_lost_is_measured_again(monkeypatch):
