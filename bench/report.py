@@ -161,6 +161,11 @@ def value_columns(result, specs):
     return [quantity(stats.median_of(run.get(spec) or [], metric)) for spec in specs]
 
 
+def took_part(results, specs):
+    measured = {spec for result in results for run in result["runs"][:1] for spec in run}
+    return [spec for spec in specs if spec in measured]
+
+
 def net_columns(result, specs):
     run = result["runs"][0] if result["runs"] else {}
     mine = run.get(specs[0]) or []
@@ -177,7 +182,8 @@ def net_columns(result, specs):
 
 
 def table(kind, results, specs):
-    """One Markdown table: all cells that start alike."""
+    """One Markdown table: all cells that start alike, and the arms that took part."""
+    specs = took_part(results, specs)
     python_specs = [spec for spec in specs if not arms.parse_arm(spec).is_c]
     others = baselines(specs)
     unit = results[0]["metric"]["label"]
@@ -373,10 +379,28 @@ def aligned(rows):
 def terminal(result):
     """The short form, for a person at a terminal; everything else stands in the Markdown file."""
     specs = result["arms"]
-    others = baselines(specs)
     measured = [cell for cell in result["cells"] if any(cell["runs"])]
+    lines = []
+    for files in (False, True):  # compared with other arms
+        chosen = [cell for cell in measured if (cell["family"] == "files") is files]
+        lines += [*terminal_table(chosen, took_part(chosen, specs)), ""] if chosen else []
+    lines += summary(measured, specs)
+    found = goals.reached(measured, specs, limit_share)
+    if found:
+        missed = [each.goal.name for each in found if not each.holds]
+        text = f"{len(found) - len(missed)} of {len(found)} goals are reached"
+        lines.append(f"{text}; not: {', '.join(missed)}." if missed else f"{text}.")
+    skipped = result.get("skipped", {}).items()
+    lines += [f"Not measured: {skipped_text(reason, names)}" for reason, names in skipped]
+    lines += filter(None, [disturbed_text(result), *seconds_lines(measured)])
+    lines += [f"Doubtful: {text}" for text in machine.warnings(result["environment"])]
+    return "\n".join(lines) + "\n"
+
+
+def terminal_table(chosen, specs):
+    others = baselines(specs)
     rows = [["cell", specs[0], "", *[f"/ {other}" for other in others], "C limit", "verdict"]]
-    for cell in measured:
+    for cell in chosen:
         judged = judge(cell, specs)
         run = cell["runs"][0]
         value = stats.median_of(run.get(specs[0]) or [], cell["metric"]["key"])
@@ -392,40 +416,18 @@ def terminal(result):
                 verdict.upper() if verdict in (stats.LOST, FAILED) else verdict,
             ]
         )
-    lines = aligned(rows)
-    lines += ["", *summary(measured, specs)]
-    found = goals.reached(measured, specs, limit_share)
-    if found:
-        missed = [each.goal.name for each in found if not each.holds]
-        text = f"{len(found) - len(missed)} of {len(found)} goals are reached"
-        lines.append(f"{text}; not: {', '.join(missed)}." if missed else f"{text}.")
-    skipped = result.get("skipped", {}).items()
-    lines += [f"Not measured: {skipped_text(reason, names)}" for reason, names in skipped]
-    lines += filter(None, [disturbed_text(result), *seconds_lines(measured)])
-    lines += [f"Doubtful: {text}" for text in machine.warnings(result["environment"])]
-    return "\n".join(lines) + "\n"
+    return aligned(rows)
 
 
 def short(result):
     """One row per cell, for docs/results.md: the verdicts, the ratios and what they cost."""
     measured = [cell for cell in result["cells"] if any(cell["runs"])]
-    took_part = {spec for cell in measured for spec in cell["runs"][0]}
-    specs = [spec for spec in result["arms"] if spec in took_part]
-    others = baselines(specs)
-    head = ["cell", "verdict", specs[0], "", *[f"/ {other}" for other in others]]
-    head += [f"CPU / {others[0]}", f"p99 / {others[0]}", "of the C limit"] if others else []
-    lines = [row(head), row(["---"] * len(head))]
-    for cell in measured:
-        judged = judge(cell, specs)
-        value = value_columns(cell, specs[:1])
-        ratios = [spread(judged[other]) if other in judged else "-" for other in others]
-        costs = [times(cost_ratio(cell, specs, metric)) for metric in ("cpu_us", "p99_us")]
-        costs.append(times(limit_share(cell, specs)))
-        verdict = MARKS.get(row_verdict(cell, judged, specs), "-")
-        unit = cell["metric"]["label"]
-        lines.append(
-            row([cell["name"], verdict, *value, unit, *ratios, *(costs if others else [])])
-        )
+    specs = took_part(measured, result["arms"])
+    tables = []
+    for files in (False, True):  # compared with other arms
+        chosen = [cell for cell in measured if (cell["family"] == "files") is files]
+        if chosen:
+            tables.append("\n".join(short_table(chosen, took_part(chosen, specs))))
     parts = [
         "# Results",
         "Made by `./dev bench`; [the benchmarks](benchmarks.md) say how to read it.",
@@ -438,7 +440,26 @@ def short(result):
     parts += ["## Lost", "\n".join(lost)] if lost else []
     goal_lines = goals_lines(measured, specs)
     parts += ["## Goals", GOALS_TEXT, goal_lines] if goal_lines else []
-    return "\n\n".join([*parts, "## All cells", "\n".join(lines)]) + "\n"
+    return "\n\n".join([*parts, "## All cells", *tables]) + "\n"
+
+
+def short_table(chosen, specs):
+    others = baselines(specs)
+    head = ["cell", "verdict", specs[0], "", *[f"/ {other}" for other in others]]
+    head += [f"CPU / {others[0]}", f"p99 / {others[0]}", "of the C limit"] if others else []
+    lines = [row(head), row(["---"] * len(head))]
+    for cell in chosen:
+        judged = judge(cell, specs)
+        value = value_columns(cell, specs[:1])
+        ratios = [spread(judged[other]) if other in judged else "-" for other in others]
+        costs = [times(cost_ratio(cell, specs, metric)) for metric in ("cpu_us", "p99_us")]
+        costs.append(times(limit_share(cell, specs)))
+        verdict = MARKS.get(row_verdict(cell, judged, specs), "-")
+        unit = cell["metric"]["label"]
+        lines.append(
+            row([cell["name"], verdict, *value, unit, *ratios, *(costs if others else [])])
+        )
+    return lines
 
 
 if __name__ == "__main__":
