@@ -322,6 +322,24 @@ class TestMany:
 
         run(main)
 
+    def test_what_is_in_memory_costs_no_future(self, run, loop, tmp_path, monkeypatch):
+        kinds = []
+        ask = loop._file_stat
+
+        def counted(*args):
+            op = ask(*args)
+            kinds.append(type(op))
+            return op
+
+        async def main():
+            if isinstance(ask(str(tmp_path)), gyre.Future):
+                pytest.skip("this file system is asked by the ring")
+            assert len(await gyre.stat_many([str(tmp_path)] * 500)) == 500
+            assert len(kinds) == 500 and gyre.Future not in kinds
+
+        monkeypatch.setattr(loop, "_file_stat", counted, raising=False)
+        run(main)
+
     def test_no_more_than_the_limit(self, run, loop, tmp_path, monkeypatch):
         flying = most = 0
 
