@@ -36,15 +36,16 @@ static ssize_t
 step_sendall(struct gy_sockop *op)
 {
     struct gy_ring *ring = op->loop->ring;
+    unsigned sends = 0;
 
-    for (unsigned i = 0; i < SENDS_PER_STEP && op->done_bytes < op->len; i++) {
+    do { /* of nothing, too: it may be an empty datagram, or an error */
         struct iovec iov = {.iov_base = op->buf + op->done_bytes,
                             .iov_len = op->len - op->done_bytes};
         ssize_t sent = ring->ops->try_send(ring, op->fd, &iov, 1);
         if (sent < 0)
             return sent;
         op->done_bytes += (size_t)sent;
-    }
+    } while (++sends < SENDS_PER_STEP && op->done_bytes < op->len);
     return op->done_bytes == op->len ? (ssize_t)op->len : -EAGAIN;
 }
 
