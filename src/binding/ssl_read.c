@@ -234,8 +234,9 @@ application_buffer(struct gpy_ssl *self, size_t hint_bytes, Py_buffer *view)
     PyObject *hint = PyLong_FromSize_t(hint_bytes);
     PyObject *get_buffer = Py_NewRef(self->app_get_buffer ? self->app_get_buffer : Py_None);
     PyObject *buffer = hint ? PyObject_CallOneArg(get_buffer, hint) : NULL;
-    int rc = buffer ? PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE) : -1;
-    if (GY_UNLIKELY(rc < 0 && buffer != NULL)) /* in the words of _ssl's read() */
+    bool sized = buffer != NULL && PyObject_Size(buffer) >= 0; /* else what len() says */
+    int rc = sized ? PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE) : -1;
+    if (GY_UNLIKELY(rc < 0 && sized)) /* in the words of _ssl's read() */
         PyErr_Format(PyExc_TypeError,
                      "read() argument 2 must be read-write bytes-like object, not %.50s",
                      Py_TYPE(buffer)->tp_name);
@@ -245,6 +246,17 @@ application_buffer(struct gpy_ssl *self, size_t hint_bytes, Py_buffer *view)
     return rc;
 }
 
+/* get_buffer() raised.  The ciphertext waits for the next call: KeyboardInterrupt is no end. */
+static GY_COLD int
+keep_feed(struct gpy_ssl *self, struct feed *feed)
+{
+    PyObject *exc = gpy_exc_take();
+    if (self->ssl_socket != NULL && feed_rest(self, feed) < 0)
+        PyErr_Clear(); /* no memory: then it ends with the error of a record that is cut */
+    gpy_exc_give(exc);
+    return -1;
+}
+
 static int
 read_buffered(struct gpy_ssl *self, struct feed *feed)
 {
@@ -252,7 +264,7 @@ read_buffered(struct gpy_ssl *self, struct feed *feed)
     size_t filled = 0;
     int rc = 0;
     if (application_buffer(self, gpy_ssl_incoming(self) + feed->len, &view) < 0)
-        return -1;
+        return keep_feed(self, feed);
     enum gpy_ssl_pull what = GPY_SSL_PULL_END;
     if (self->ssl_socket == NULL || view.len == 0)
         rc = feed_rest(self, feed);

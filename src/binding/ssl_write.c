@@ -29,6 +29,13 @@ stream_below(struct gpy_ssl *self)
                : NULL;
 }
 
+static bool
+lost_below(struct gpy_ssl *self)
+{
+    struct gpy_stream_transport *stream = stream_below(self);
+    return stream != NULL && stream->base.conn_lost != 0;
+}
+
 /* One write to a stream transport of ours. */
 static int
 send_step(struct gpy_ssl *self, struct gpy_stream_transport *stream, bool first)
@@ -63,13 +70,12 @@ write_otherwise(struct gpy_ssl *self, size_t len)
 }
 
 /* Everything that is in wbio.  To the transport it is one write: when that fails half-way, the rest
- * is no further write to a lost connection. */
+ * is no further write to a lost connection.  `first`: it is not the rest of a write itself. */
 static int
-send_all(struct gpy_ssl *self)
+send_all(struct gpy_ssl *self, bool first)
 {
     size_t len;
     int rc = 0;
-    bool first = true;
     while (rc == 0 && (len = gpy_ssl_outgoing(self)) != 0) {
         struct gpy_stream_transport *stream = stream_below(self);
         rc = stream != NULL ? send_step(self, stream, first)
@@ -82,7 +88,7 @@ send_all(struct gpy_ssl *self)
 int
 gpy_ssl_drain(struct gpy_ssl *self)
 {
-    return self->ssl_writing_paused ? 0 : send_all(self);
+    return self->ssl_writing_paused ? 0 : send_all(self, true);
 }
 
 /* pause_writing() and resume_writing() of the application. */
@@ -113,6 +119,7 @@ static size_t
 encrypt(struct gpy_ssl *self, const char *data, size_t len, bool open, int *rc)
 {
     size_t done = 0;
+    bool first = true;
     *rc = 0;
     while (done < len && *rc == 0) {
         size_t step = len - done < GPY_SSL_STEP_BYTES ? len - done : GPY_SSL_STEP_BYTES;
@@ -120,8 +127,10 @@ encrypt(struct gpy_ssl *self, const char *data, size_t len, bool open, int *rc)
         if (GY_UNLIKELY(written == 0))
             break;
         done += written;
-        if (open && done < len)
-            *rc = send_all(self);
+        if (open && (done < len || (!first && lost_below(self)))) {
+            *rc = send_all(self, first);
+            first = false;
+        }
     }
     return done;
 }
