@@ -66,6 +66,13 @@
 #define GPY_DATA_ARGUMENT "a bytes-like object"
 #endif
 
+/* writelines() of 3.11 is write() of what join() makes, with the errors of both. */
+#if PY_VERSION_HEX >= 0x030C0000
+#define GPY_WRITELINES_JOINS 0
+#else
+#define GPY_WRITELINES_JOINS 1
+#endif
+
 /* The version that runs, not the one that compiled: (3 << 24) | (minor << 16) | (micro << 8). */
 static inline bool
 gpy_python_at_least(int minor, int micro)

@@ -167,16 +167,6 @@ send_bytes(struct gpy_stream_transport *self, PyObject *object, const char *data
     return send_or_hold(self, object, data, len, hold);
 }
 
-int
-gpy_stream_transport_send(struct gpy_stream_transport *self, const char *data, size_t len,
-                          bool may_hold)
-{
-    if (GY_UNLIKELY(self->base.conn_lost || self->base.core_ended))
-        return gpy_transport_late_write(&self->base);
-    return may_hold ? send_bytes(self, NULL, data, len)
-                    : send_or_hold(self, NULL, data, len, false);
-}
-
 /* A buffer that is not contiguous is written as its bytes. */
 static PyObject *
 contiguous_copy(PyObject *data)
@@ -219,6 +209,18 @@ check_writable(struct gpy_stream_transport *self, const char *method)
     return -1;
 }
 
+int
+gpy_stream_transport_send(struct gpy_stream_transport *self, const char *data, size_t len,
+                          bool may_hold)
+{
+    if (check_writable(self, "write") < 0)
+        return -1;
+    if (GY_UNLIKELY(self->base.conn_lost || self->base.core_ended))
+        return gpy_transport_late_write(&self->base);
+    return may_hold ? send_bytes(self, NULL, data, len)
+                    : send_or_hold(self, NULL, data, len, false);
+}
+
 static GY_COLD PyObject *
 refuse_type(PyObject *data)
 {
@@ -256,6 +258,19 @@ gpy_stream_transport_write(struct gpy_stream_transport *self, PyObject *data)
 /* ---- writelines ---------------------------------------------------------------------------------
  */
 
+/* The error that b"".join(items) has. */
+static GY_COLD void
+join_instead(PyObject *items)
+{
+    PyErr_Clear();
+    PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
+    PyObject *joined = empty ? PyObject_CallMethod(empty, "join", "O", items) : NULL;
+    Py_XDECREF(empty);
+    Py_XDECREF(joined);
+    if (joined != NULL)
+        PyErr_SetString(PyExc_TypeError, "a bytes-like object is required");
+}
+
 /* The items as bytes objects, those that are not being snapshots.  New list or NULL. */
 static PyObject *
 items_as_bytes(PyObject *list)
@@ -269,6 +284,8 @@ items_as_bytes(PyObject *list)
         PyObject *view = PyMemoryView_FromObject(item);
         PyObject *bytes = view ? PyBytes_FromObject(view) : NULL;
         Py_XDECREF(view);
+        if (bytes == NULL && GPY_WRITELINES_JOINS)
+            join_instead(items);
         if (bytes == NULL || PyList_SetItem(items, i, bytes) < 0)
             Py_CLEAR(items);
     }
@@ -295,11 +312,15 @@ send_items(struct gpy_stream_transport *self, PyObject *items)
 PyObject *
 gpy_stream_transport_writelines(struct gpy_stream_transport *self, PyObject *list)
 {
-    if (check_writable(self, "writelines") < 0)
+    if (!GPY_WRITELINES_JOINS && check_writable(self, "writelines") < 0)
         return NULL;
     PyObject *items = items_as_bytes(list);
     if (items == NULL)
         return NULL;
+    if (GPY_WRITELINES_JOINS && check_writable(self, "write") < 0) {
+        Py_DECREF(items);
+        return NULL;
+    }
     int rc = 0;
     if (PyList_GET_SIZE(items) == 0) {
         rc = 0;

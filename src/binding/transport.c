@@ -380,7 +380,7 @@ gpy_transport_set_write_buffer_limits(struct gpy_transport *self, PyObject *args
         high = low > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX : 4 * low;
     }
     if (low_object == Py_None)
-        low = high / 4;
+        low = high >= 0 ? high / 4 : -((-(high + 1)) / 4) - 1; /* rounded as Python does */
     if (high < low || low < 0)
         return PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0", high,
                             low);
