@@ -28,6 +28,9 @@ CORE_LIMIT_S = 900
 # Random tests with many examples; the limits of a single test are for the usual few.
 DEEP = (
     "tests/python/test_differential_tasks.py",
+    "tests/python/test_differential_protocols.py",
+    "tests/python/test_differential_streams.py",
+    "tests/python/test_differential_mixed.py",
     "--hypothesis-profile=deep",
     "--timeout=900",
     "-o",

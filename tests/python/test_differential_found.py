@@ -1,0 +1,138 @@
+"""Programs of the differential tests that once told gyre from asyncio, each as small as it got."""
+
+import asyncio
+import contextlib
+
+import pytest
+import tcp_tools
+from differential import compare, lines_of, trace_of
+from differential_sockets import Sockets
+from differential_streams import Streams
+from differential_transports import BIG, Transports
+
+TRANSPORTS = {
+    "a mark below zero": [
+        [("open", "unix", False, False, False, [])],
+        [("limits", 0, -1, None), ("limits", 0, -8, None), ("limits", 0, None, -1)],
+    ],
+    "writelines after write_eof": [
+        [("open", "unix", False, False, False, [])],
+        [("write_eof", 0), ("writelines", 0, []), ("writelines", 0, [1])],
+        [("writelines_wrong", 0, "text")],
+    ],
+    "writelines of what is no bytes": [
+        [("open", "unix", False, False, True, [])],
+        [("writelines_wrong", 0, "text"), ("writelines_wrong", 0, None)],
+    ],
+    "start_tls after write_eof": [
+        [("open", "unix", False, False, False, [])],
+        [("write_eof", 0)],
+        [("start_tls", 0, False)],
+    ],
+    "TLS: get_buffer returns no buffer": [
+        [("open", "tls", False, True, False, [("get_buffer", 0, [], ("return", 3))])],
+    ],
+    "TLS: get_buffer is interrupted": [
+        [("open", "tls", False, True, False, [("get_buffer", 1, [], ("raise", "interrupt"))])],
+        [("peer_send", 0, 10)],
+        [("peer_send", 0, 300)],
+    ],
+    "TLS: much is written to a peer that left": [
+        [("open", "tls", False, False, False, [])],
+        [("peer_close", 0), ("write_much", 0)],
+    ],
+}
+SOCKETS = {
+    "sendall of nothing": [
+        [("socket", "unconnected", False)],
+        [("call", 0, "sendall", 0)],
+    ],
+}
+
+
+class Worlds(Transports):
+    def op_write_much(self, number):
+        if conn := self.of(number, "write"):
+            conn.transport.write(bytes(BIG))
+
+
+@pytest.mark.parametrize("name", TRANSPORTS)
+@pytest.mark.parametrize("debug", [False, True])
+def test_transports(name, debug):
+    compare(Worlds, TRANSPORTS[name], debug)
+
+
+@pytest.mark.parametrize("name", SOCKETS)
+def test_sockets(name):
+    compare(Sockets, SOCKETS[name])
+
+
+# What gyre does on purpose where the programs keep away from asyncio: see docs/compat.md.
+
+
+class Interrupted(tcp_tools.Quiet):
+    ends = 0
+
+    def eof_received(self):
+        self.ends += 1
+        raise KeyboardInterrupt
+
+
+@pytest.mark.only("gyre")
+def test_an_end_is_told_once(loop, connect):
+    protocol = Interrupted(loop)
+    _, _, peer = loop.run_until_complete(connect(protocol))
+    peer.close()
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(protocol.lost)
+    assert loop.run_until_complete(protocol.lost) is None
+    assert protocol.ends == 1
+
+
+@pytest.mark.only("gyre")
+def test_methods_after_the_end_do_nothing(loop, connect):
+    async def main():
+        transport, protocol, peer = await connect()
+        peer.setblocking(False)
+        transport.set_write_buffer_limits(10)
+        transport.write(bytes(BIG))
+        transport.close()  # asyncio calls connection_lost() from the write handler, and then
+        while not protocol.lost.done():
+            with contextlib.suppress(BlockingIOError):
+                peer.recv(BIG)
+            await asyncio.sleep(0)
+        transport.abort()  # raises AttributeError here
+        transport.write(b"ignored")
+        transport.resume_reading()
+        transport.close()
+        assert transport.get_write_buffer_size() == 0
+
+    tcp_tools.drive(loop, main())
+
+
+def test_programs_do_something():
+    """A program's trace is not empty, and tells one program from another."""
+    program = [
+        [("open", "unix", False, False, True, [("data_received", 0, [("close",)], None)])],
+        [("write", 0, 10, bytes)],
+        [("peer_send", 0, 5)],
+    ]
+    assert [*lines_of(trace_of("gyre", Transports, program))] == [
+        "step 0",
+        "c0: ('connection_made', 1)",
+        "c0: ('open', 'done')",
+        "step 1",
+        "c0: ('peer got', 10, 1164760902)",
+        "step 2",
+        "c0: ('data', 5, 1)",
+        "c0: ('connection_lost', 1, None)",
+        "c0: ('peer end',)",
+        "step end",
+        "c0: ('at the end', True, True)",
+        "c0: ('left', True)",
+    ]
+    program = [
+        [("open_stream", "client", 64, True, [("reader", 0, "readline")])],
+        [("peer_data", 0, b"a line\n")],
+    ]
+    assert "tasks: ('t0', 'reader', b'a line\\n')" in lines_of(trace_of("gyre", Streams, program))

@@ -1,0 +1,96 @@
+"""Random programs of sock_*() calls and readiness callbacks, and of everything at once: tasks,
+streams, protocols and sockets on one loop do on gyre what they do on asyncio."""
+
+import pytest
+import test_differential_protocols as protocols
+import test_differential_streams as streams
+from differential import compare, examples
+from differential_sockets import MAKERS, Sockets
+from differential_streams import Streams
+from hypothesis import given
+from hypothesis import strategies as st
+from test_differential_streams import op
+
+SOCKETS = 2
+just = st.just
+numbers = st.integers(0, SOCKETS - 1)
+sizes = st.sampled_from([1, 10, 300, 5000])
+makers = st.sampled_from(["stream", *MAKERS])
+doings = st.sampled_from(
+    ["take", "take", "look", "remove", "other", "replace", "raise", "base", "close"]
+)
+
+CALLS = [
+    op("call", numbers, st.sampled_from(["recv", "recv_into"]), sizes),
+    op("call", numbers, st.sampled_from(["recvfrom", "recvfrom_into"]), sizes),
+    op(
+        "call", numbers, st.sampled_from(["sendall", "sendto"]), st.sampled_from([0, 10, 1_000_000])
+    ),
+    op("call", numbers, st.sampled_from(["accept", "connect"]), sizes),
+    op("cancel_call", st.integers(0, 5)),
+    op("blocking", numbers, st.booleans()),
+]
+READINESS = [
+    op("add", numbers, st.booleans(), doings),
+    op("add", numbers, st.booleans(), doings),
+    op("add", numbers, just(False), just("take")),
+    op("remove", numbers, st.booleans()),
+    op("close_socket", numbers),
+    op("dup", numbers, st.booleans()),
+    op("new_file", numbers),
+    op("add_wrong", st.sampled_from(["file", "closed", -1, "text", None]), st.booleans()),
+]
+PEER = [
+    op("peer_sends", numbers, sizes),
+    op("peer_sends", numbers, sizes),
+    op("peer_takes", numbers),
+    op("peer_leaves", numbers, st.sampled_from(["eof", "close", "close"])),
+]
+
+
+def programs(actions, polled):
+    opens = st.lists(st.tuples(op("socket", makers, polled)), min_size=1, max_size=SOCKETS)
+    steps = st.lists(st.one_of(actions), min_size=1, max_size=2)
+    return st.tuples(opens, st.lists(steps, max_size=12)).map(lambda parts: parts[0] + parts[1])
+
+
+class Mixed(Streams, Sockets):
+    """Everything on one loop."""
+
+
+def mixed():
+    kinds = ("tcp", "unix", "tls", "rpipe", "wpipe", "udp", "udp_any", "unix_dgram")
+    limits = st.sampled_from([2, 64, 65536])
+    stream_kinds = st.sampled_from(["client", "accepted", "server"])
+    opens = st.one_of(
+        protocols.opening(*kinds),
+        op("open_stream", stream_kinds, limits, st.booleans(), streams.BODY),
+        op("socket", makers, st.booleans()),
+    )
+    actions = st.one_of(protocols.outside, protocols.looks, streams.STEP, *CALLS, *READINESS, *PEER)
+    return st.tuples(
+        st.lists(st.tuples(opens), min_size=2, max_size=4),
+        st.lists(st.tuples(actions), max_size=15),
+    ).map(lambda parts: parts[0] + parts[1])
+
+
+# Hypothesis says so of its own generator, on 3.14.
+pytestmark = pytest.mark.filterwarnings("ignore:It looks like `register_random`")
+
+
+@examples(30)
+@given(programs(CALLS + PEER, just(False)), st.booleans())
+def test_calls(program, debug):
+    compare(Sockets, program, debug)
+
+
+@examples(30)
+@given(programs(READINESS + PEER, just(True)), st.booleans())
+def test_readiness(program, debug):
+    compare(Sockets, program, debug)
+
+
+@examples(40)
+@given(mixed(), st.booleans())
+def test_everything(program, debug):
+    compare(Mixed, program, debug)

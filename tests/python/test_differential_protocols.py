@@ -1,0 +1,117 @@
+"""Random programs of transports and protocols: gyre tells a protocol what asyncio tells it.
+
+hypothesis makes up connections of every kind, what their protocols do in their callbacks, and what
+is done to either end; differential_transports.py says what it means.
+"""
+
+from differential import EXCEPTIONS, compare, examples
+from differential_transports import BIG, Transports
+from hypothesis import given
+from hypothesis import strategies as st
+
+CONNECTIONS = 2
+numbers = st.integers(0, CONNECTIONS - 1)
+just = st.just
+
+
+def op(name, *arguments):
+    return st.tuples(just(name), *arguments)
+
+
+sizes = st.sampled_from([0, 1, 10, 300, 5000, BIG])
+small = st.sampled_from([1, 10, 300, 5000])
+keys = st.sampled_from(
+    ["peername", "sockname", "socket", "ssl_object", "sslcontext", "cipher", "pipe", "none"]
+)
+high = st.sampled_from([None, 0, 10, 5000, 100_000, -1])
+low = st.sampled_from([None, None, 0, 10, 5000])
+
+# On its own transport, in a callback or from outside: without and with the connection's number.
+OWN = [
+    ("write", sizes, st.sampled_from([bytes, bytes, bytearray, memoryview])),
+    ("write", sizes, just(bytes)),
+    ("writelines", st.lists(sizes, max_size=4)),
+    ("write_wrong", st.sampled_from(["text", None, 7])),
+    ("writelines_wrong", st.sampled_from(["text", None, 7])),
+    ("write_eof",),
+    ("close",),
+    ("abort",),
+    ("pause",),
+    ("resume",),
+    ("resume",),
+    ("limits", high, low),
+    ("set_protocol", st.booleans()),
+    ("look", keys),
+    ("soon",),
+    ("sendto", st.sampled_from([0, 1, 300, 5000, 70_000]), st.sampled_from(["peer", "none"])),
+]
+PEER = [
+    ("peer_send", small),
+    ("peer_send", small),
+    ("peer_eof",),
+    ("peer_close",),
+    ("peer_reset",),
+    ("peer_take", st.sampled_from([1, 100, 5000, 250_000])),
+    ("peer_flow", st.booleans()),
+]
+own_actions = st.one_of([op(*each) for each in OWN])
+outside = st.one_of([op(name, numbers, *rest) for name, *rest in OWN + PEER])
+looks = st.one_of(
+    op("buffered", numbers), op("start_tls", numbers, st.booleans()), op("can_write_eof", numbers)
+)
+
+callbacks = st.sampled_from(
+    [
+        "connection_made",
+        "data_received",
+        "eof_received",
+        "connection_lost",
+        "pause_writing",
+        "resume_writing",
+        "get_buffer",
+        "datagram_received",
+        "error_received",
+    ]
+)
+endings = st.one_of(
+    st.none(),
+    st.tuples(just("raise"), st.sampled_from(sorted(EXCEPTIONS))),
+    st.tuples(just("return"), st.sampled_from([True, False, None, 0, 1, 2, 3, "text"])),
+)
+plans = st.lists(
+    st.tuples(callbacks, st.integers(0, 1), st.lists(own_actions, max_size=3), endings), max_size=3
+)
+
+
+def opening(*kinds):
+    return op("open", st.sampled_from(kinds), st.booleans(), st.booleans(), st.booleans(), plans)
+
+
+def programs(*kinds):
+    steps = st.lists(outside, min_size=1, max_size=3) | st.tuples(looks)
+    opens = st.lists(st.tuples(opening(*kinds)), min_size=1, max_size=CONNECTIONS)
+    return st.tuples(opens, st.lists(steps, max_size=10)).map(lambda parts: parts[0] + parts[1])
+
+
+@examples(60)
+@given(programs("tcp", "unix"), st.booleans())
+def test_streams(program, debug):
+    compare(Transports, program, debug)
+
+
+@examples(30)
+@given(programs("tls"), st.booleans())
+def test_tls(program, debug):
+    compare(Transports, program, debug)
+
+
+@examples(30)
+@given(programs("rpipe", "wpipe"), st.booleans())
+def test_pipes(program, debug):
+    compare(Transports, program, debug)
+
+
+@examples(30)
+@given(programs("udp", "udp_any", "unix_dgram"), st.booleans())
+def test_datagrams(program, debug):
+    compare(Transports, program, debug)
