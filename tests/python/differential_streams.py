@@ -12,7 +12,6 @@ from differential import EXCEPTIONS, ssl_context, told
 from differential_transports import Conn, TlsEnd, Transports, stream_pair
 
 FUTURES = 2
-NEVER_RETRIEVED = ("Task exception was never", "Future exception was never", "Task was destroyed")
 
 
 class Streams(Transports):
@@ -24,10 +23,6 @@ class Streams(Transports):
         self.lock = asyncio.Lock()
         self.event = asyncio.Event()
         self.queue = asyncio.Queue(1)
-
-    def on_exception(self, loop, context):
-        if not context["message"].startswith(NEVER_RETRIEVED):  # told when the garbage is collected
-            super().on_exception(loop, context)
 
     # ---- opening
 
@@ -132,7 +127,7 @@ class Streams(Transports):
 
     async def do_writelines(self, name, number, sizes):
         if conn := self.stream(number):
-            conn.writer.writelines([self.next_bytes(conn, size) for size in sizes])
+            conn.writer.writelines(self.next_lines(conn, sizes))
 
     async def do_writer(self, name, number, method):
         """drain, wait_closed; write_eof, close, can_write_eof, is_closing."""
