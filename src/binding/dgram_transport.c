@@ -469,10 +469,14 @@ dgram_transport_call_connection_lost(struct gpy_dgram_transport *self, PyObject 
     if (base->ended)
         Py_RETURN_NONE;
     PyObject *result = gpy_transport_tell_lost(base, exc);
+    PyObject *raised = result ? NULL : gpy_exc_take();
+    ops_flush(base); /* what connection_lost() itself has sent: the descriptor is still open */
     base->ended = true;
     if (!self->base.core_ended)
         gy_dgram_close(&self->dgram);
     Py_CLEAR(base->protocol);
+    if (raised != NULL)
+        gpy_exc_give(raised);
     return result;
 }
 
