@@ -26,7 +26,9 @@ ROUNDS = 500  # what has not ended then never does
 TURNS = 5
 # Told when the garbage is collected, which is not at the same time.
 GARBAGE = ("Task exception was never", "Future exception was never", "Task was destroyed")
-SCRUBBED = re.compile(r"<[^<>]*(<[^<>]*>[^<>]*)*>|\bfd=\d+|0x[0-9a-f]+|\bfile descriptor \d+")
+SCRUBBED = re.compile(
+    r"<[^<>]*(<[^<>]*>[^<>]*)*>|\bfd=\d+|0x[0-9a-f]+|\bfile descriptor \d+|1\', \d+"
+)
 # What a library or a protocol may raise, and what a loop must let through.
 EXCEPTIONS = {
     "value": lambda: ValueError("planned"),
@@ -249,7 +251,7 @@ def lines_of(trace):
 
 
 def script(program):
-    return "".join(f"    {step!r},\n" for step in program)
+    return "".join(f"    {step!r},\n" for step in program if step)
 
 
 def compare(make_world, program, debug=False):

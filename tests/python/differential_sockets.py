@@ -94,9 +94,12 @@ class Sockets(World):
         self.closing.append(self.things[-1])
 
     def thing(self, number, polled):
-        if number >= len(self.things) or self.things[number].polled != polled:
-            return None
-        return self.things[number]
+        """The nearest one that is for this."""
+        things = [thing for thing in self.things if thing.polled == polled]
+        return things[number % len(things)] if things else None
+
+    def any_thing(self, number):
+        return self.things[number % len(self.things)] if self.things else None
 
     # ---- calls
 
@@ -176,9 +179,12 @@ class Sockets(World):
 
     def op_add(self, number, writer, does):
         if (thing := self.thing(number, True)) and thing.sock.fileno() >= 0:
-            add = self.loop.add_writer if writer else self.loop.add_reader
-            what = thing.sock if does != "look" else thing.sock.fileno()
-            add(what, self.ready, thing, writer, does)
+            self.add(thing, writer, does)
+
+    def add(self, thing, writer, does):
+        add = self.loop.add_writer if writer else self.loop.add_reader
+        what = thing.sock if does != "look" else thing.sock.fileno()
+        add(what, self.ready, thing, writer, does)
 
     def ready(self, thing, writer, does):
         label = thing.label + (" writable" if writer else " readable")
@@ -194,7 +200,7 @@ class Sockets(World):
         elif does == "other":
             self.remove_other(thing, writer)
         elif does == "replace":
-            self.op_add(self.things.index(thing), writer, "remove")
+            self.add(thing, writer, "remove")
         elif does == "raise" and count <= NOTED_CALLS:
             raise Planned(label)
         elif does == "base" and count == 1:
@@ -289,7 +295,7 @@ class Sockets(World):
     # ---- the other ends
 
     def op_peer_sends(self, number, size):
-        thing = self.things[number] if number < len(self.things) else None
+        thing = self.any_thing(number)
         if thing is None or thing.peer is None or thing.kind == "unconnected":
             if thing is not None and thing.kind == "listener" and thing.sock.fileno() >= 0:
                 client = socket.socket()
@@ -303,13 +309,13 @@ class Sockets(World):
                 thing.peer_sent += thing.peer.send(pattern(thing.peer_sent, size))
 
     def op_peer_takes(self, number):
-        thing = self.things[number] if number < len(self.things) else None
+        thing = self.any_thing(number)
         if thing is None or thing.kind in ("unconnected", "listener") or thing.peer.fileno() < 0:
             return
         self.taking = thing
 
     def op_peer_leaves(self, number, how):
-        thing = self.things[number] if number < len(self.things) else None
+        thing = self.any_thing(number)
         if thing is None or thing.peer is None or thing.peer.fileno() < 0:
             return
         with contextlib.suppress(OSError):

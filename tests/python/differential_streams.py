@@ -9,7 +9,7 @@ import functools
 import socket
 
 from differential import EXCEPTIONS, ssl_context, told
-from differential_transports import Conn, TlsEnd, Transports, stream_pair
+from differential_transports import Conn, TlsEnd, Transports, is_over, stream_pair
 
 FUTURES = 2
 
@@ -65,7 +65,7 @@ class Streams(Transports):
         conn.reader, conn.writer, conn.transport = reader, writer, writer.transport
 
     def stream(self, number):
-        conn = self.conns[number] if number < len(self.conns) else None
+        conn = self.conns[number % len(self.conns)] if self.conns else None
         return conn if conn is not None and getattr(conn, "reader", None) is not None else None
 
     # ---- tasks
@@ -122,7 +122,7 @@ class Streams(Transports):
 
     async def do_write(self, name, number, size):
         if conn := self.stream(number):
-            if not conn.lost:
+            if not is_over(conn.transport):
                 conn.writer.write(self.next_bytes(conn, size))
 
     async def do_writelines(self, name, number, sizes):
@@ -139,7 +139,8 @@ class Streams(Transports):
         """Behind the back of the streams."""
         if conn := self.stream(number):
             conn.unclean |= method == "abort"
-            getattr(conn.transport, method)()
+            if not is_over(conn.transport):
+                getattr(conn.transport, method)()
 
     async def do_turn(self, name):
         await asyncio.sleep(0)

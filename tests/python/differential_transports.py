@@ -26,7 +26,7 @@ LINES_PAUSE = sys.version_info < (3, 12) or "_maybe_pause_protocol" in (
     asyncio.selector_events._SelectorSocketTransport.writelines.__code__.co_names
 )
 PIPES = ("rpipe", "wpipe")
-DATAGRAMS = ("udp", "udp_any", "unix_dgram")
+DATAGRAMS = frozenset(["udp", "udp_any", "unix_dgram"])
 
 
 class PipeEnd:
@@ -255,6 +255,10 @@ class Conn:
 
     # ---- the other end
 
+    def note(self, *event):
+        """In a trace of its own: the peer acts between turns, whose number is by chance."""
+        self.world.note(self.label + " peer", *event)
+
     def take(self, most):
         """Takes up to so many bytes of what has arrived at the peer; True if it was something."""
         try:
@@ -264,13 +268,13 @@ class Conn:
         except OSError as exc:
             self.peer_over = True
             if self.kind not in DATAGRAMS:
-                self.world.note(self.label, "peer end", told(exc)[0])
+                self.note("end", told(exc)[0])
             return True
         if data is None:
             return True
         if not data and self.kind not in DATAGRAMS:
             self.peer_over = True
-            self.world.note(self.label, "peer end")
+            self.note("end")
             return True
         self.peer_got += len(data)
         self.crc = zlib.crc32(data, self.crc)
@@ -289,7 +293,7 @@ class Conn:
         try:
             return self.peer.shake() or self.take(math.inf)
         except OSError as exc:
-            self.world.note(self.label, "peer handshake", told(exc))
+            self.note("handshake", told(exc))
             self.peer_over = True
             return True
 
@@ -297,7 +301,15 @@ class Conn:
         """What the peer got in this step; how much of what was lost left before is by chance."""
         if self.peer_got != self.noted and not (self.big and self.unclean):
             self.noted = self.peer_got
-            self.world.note(self.label, "peer got", self.peer_got, self.crc)
+            self.note("got", self.peer_got, self.crc)
+
+
+def is_over(transport):
+    """True after connection_lost()."""
+    try:
+        return transport.get_protocol() is None
+    except AttributeError:  # of TLS in asyncio, which has lost its other half
+        return True
 
 
 def stream_pair(kind):
@@ -423,12 +435,12 @@ class Transports(World):
         After connection_lost() asyncio's transports have neither loop nor socket, and some methods
         stumble over that: they may be closed and looked at.
         """
-        if number >= len(self.conns):
+        if not self.conns:
             return None
-        conn = self.conns[number]
+        conn = self.conns[number % len(self.conns)]
         if conn.transport is None or (method and not hasattr(conn.transport, method)):
             return None
-        if conn.lost and method is not None:
+        if method is not None and (conn.lost or is_over(conn.transport)):
             return None
         return conn
 
@@ -453,13 +465,16 @@ class Transports(World):
     def next_lines(self, conn, sizes):
         """What asyncio's writelines() gets right: since 3.12 an empty item at the end is never
         sent, and before 3.12.10 and 3.13.4 it does not call pause_writing()."""
+        if sys.version_info >= (3, 12) and conn.transport.is_closing():
+            return []  # and it stumbles over a connection that is lost
         while sizes and sizes[-1] == 0:
             sizes = sizes[:-1]
         most = BIG if LINES_PAUSE else 5000
         return [self.next_bytes(conn, min(size, most)) for size in sizes]
 
     def op_writelines_wrong(self, number, what):
-        if conn := self.of(number, "writelines"):
+        conn = self.of(number, "writelines")
+        if conn and not isinstance(conn.peer, TlsEnd):  # there it goes wrong half-way, and later
             conn.transport.writelines([b"right", what])
 
     def op_write_wrong(self, number, what):
@@ -529,7 +544,8 @@ class Transports(World):
             return conn.transport.get_write_buffer_size() > BIG // 10
 
     def op_soon(self, number):
-        self.loop.call_soon(self.note, f"c{number}", "soon")
+        if conn := self.of(number):
+            self.loop.call_soon(self.note, conn.label, "soon")
 
     def op_start_tls(self, number, server_side):
         conn = self.of(number, "write")
@@ -562,8 +578,8 @@ class Transports(World):
     # ---- what is done at the other end
 
     def peer_of(self, number):
-        if number < len(self.conns):
-            conn = self.conns[number]
+        if self.conns:
+            conn = self.conns[number % len(self.conns)]
             if conn.peer is not None and conn.peer.fileno() >= 0:
                 return conn
         return None
@@ -620,8 +636,8 @@ class Transports(World):
             conn.flow = True
         self.settle()
         for conn in self.conns:
-            if conn.transport is not None:
-                self.note(conn.label, "at the end", conn.lost, conn.transport.is_closing())
+            if conn.transport is not None and not is_over(conn.transport):
+                self.note(conn.label, "at the end", conn.transport.is_closing())
                 self.op_abort(conn.number)
                 self.op_close(conn.number)
         self.settle()

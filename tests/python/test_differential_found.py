@@ -10,6 +10,7 @@ from differential_sockets import Sockets
 from differential_streams import Streams
 from differential_transports import BIG, Transports
 
+LAST_WORDS = [("connection_lost", 0, [("sendto", 10, "peer")] * 3, ("raise", "value"))]
 TRANSPORTS = {
     "a mark below zero": [
         [("open", "unix", False, False, False, [])],
@@ -40,6 +41,10 @@ TRANSPORTS = {
     "TLS: much is written to a peer that left": [
         [("open", "tls", False, False, False, [])],
         [("peer_close", 0), ("write_much", 0)],
+    ],
+    "datagrams from connection_lost": [
+        [("open", "udp_any", False, False, True, LAST_WORDS)],
+        [("close", 0)],
     ],
 }
 SOCKETS = {
@@ -122,13 +127,12 @@ def test_programs_do_something():
         "c0: ('connection_made', 1)",
         "c0: ('open', 'done')",
         "step 1",
-        "c0: ('peer got', 10, 1164760902)",
+        "c0 peer: ('got', 10, 1164760902)",
         "step 2",
         "c0: ('data', 5, 1)",
         "c0: ('connection_lost', 1, None)",
-        "c0: ('peer end',)",
+        "c0 peer: ('end',)",
         "step end",
-        "c0: ('at the end', True, True)",
         "c0: ('left', True)",
     ]
     program = [

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from test_differential_streams import op
 
 SOCKETS = 2
+STREAMS = ("tcp", "unix", "tls", "rpipe", "wpipe")
+DATAGRAMS = ("udp", "udp_any", "unix_dgram")
 just = st.just
 numbers = st.integers(0, SOCKETS - 1)
 sizes = st.sampled_from([1, 10, 300, 5000])
@@ -31,9 +33,8 @@ CALLS = [
     op("blocking", numbers, st.booleans()),
 ]
 READINESS = [
-    op("add", numbers, st.booleans(), doings),
-    op("add", numbers, st.booleans(), doings),
-    op("add", numbers, just(False), just("take")),
+    *[op("add", numbers, st.booleans(), doings)] * 4,
+    *[op("add", numbers, just(False), just("take"))] * 3,
     op("remove", numbers, st.booleans()),
     op("close_socket", numbers),
     op("dup", numbers, st.booleans()),
@@ -41,8 +42,7 @@ READINESS = [
     op("add_wrong", st.sampled_from(["file", "closed", -1, "text", None]), st.booleans()),
 ]
 PEER = [
-    op("peer_sends", numbers, sizes),
-    op("peer_sends", numbers, sizes),
+    *[op("peer_sends", numbers, sizes)] * 8,
     op("peer_takes", numbers),
     op("peer_leaves", numbers, st.sampled_from(["eof", "close", "close"])),
 ]
@@ -50,8 +50,10 @@ PEER = [
 
 def programs(actions, polled):
     opens = st.lists(st.tuples(op("socket", makers, polled)), min_size=1, max_size=SOCKETS)
-    steps = st.lists(st.one_of(actions), min_size=1, max_size=2)
-    return st.tuples(opens, st.lists(steps, max_size=12)).map(lambda parts: parts[0] + parts[1])
+    steps = st.lists(st.one_of(actions), max_size=2)
+    return st.tuples(opens, st.lists(steps, min_size=5, max_size=16)).map(
+        lambda parts: parts[0] + parts[1]
+    )
 
 
 class Mixed(Streams, Sockets):
@@ -59,18 +61,25 @@ class Mixed(Streams, Sockets):
 
 
 def mixed():
-    kinds = ("tcp", "unix", "tls", "rpipe", "wpipe", "udp", "udp_any", "unix_dgram")
     limits = st.sampled_from([2, 64, 65536])
     stream_kinds = st.sampled_from(["client", "accepted", "server"])
     opens = st.one_of(
-        protocols.opening(*kinds),
+        protocols.opening(STREAMS),
+        protocols.opening(DATAGRAMS),
         op("open_stream", stream_kinds, limits, st.booleans(), streams.BODY),
         op("socket", makers, st.booleans()),
     )
-    actions = st.one_of(protocols.outside, protocols.looks, streams.STEP, *CALLS, *READINESS, *PEER)
+    actions = st.one_of(
+        protocols.outside(STREAMS),
+        protocols.outside(DATAGRAMS),
+        protocols.looks,
+        streams.STEP,
+        st.one_of(CALLS + PEER),
+        st.one_of(READINESS + PEER),
+    )
     return st.tuples(
         st.lists(st.tuples(opens), min_size=2, max_size=4),
-        st.lists(st.tuples(actions), max_size=15),
+        st.lists(st.tuples(actions), min_size=5, max_size=20),
     ).map(lambda parts: parts[0] + parts[1])
 
 

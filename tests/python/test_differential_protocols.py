@@ -5,7 +5,7 @@ is done to either end; differential_transports.py says what it means.
 """
 
 from differential import EXCEPTIONS, compare, examples
-from differential_transports import BIG, Transports
+from differential_transports import BIG, DATAGRAMS, Transports
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ def op(name, *arguments):
     return st.tuples(just(name), *arguments)
 
 
-sizes = st.sampled_from([0, 1, 10, 300, 5000, BIG])
+sizes = st.sampled_from([0, 1, 10, 300, 5000, BIG, BIG])
 small = st.sampled_from([1, 10, 300, 5000])
 keys = st.sampled_from(
     ["peername", "sockname", "socket", "ssl_object", "sslcontext", "cipher", "pipe", "none"]
@@ -27,70 +27,109 @@ high = st.sampled_from([None, 0, 10, 5000, 100_000, -1])
 low = st.sampled_from([None, None, 0, 10, 5000])
 
 # On its own transport, in a callback or from outside: without and with the connection's number.
-OWN = [
+BOTH = [
+    ("close",),
+    ("abort",),
+    ("limits", high, low),
+    ("set_protocol", st.booleans()),
+    ("look", keys),
+    ("soon",),
+]
+STREAM = [
+    *BOTH,
     ("write", sizes, st.sampled_from([bytes, bytes, bytearray, memoryview])),
+    ("write", sizes, just(bytes)),
     ("write", sizes, just(bytes)),
     ("writelines", st.lists(sizes, max_size=4)),
     ("write_wrong", st.sampled_from(["text", None, 7])),
     ("writelines_wrong", st.sampled_from(["text", None, 7])),
     ("write_eof",),
-    ("close",),
-    ("abort",),
     ("pause",),
     ("resume",),
     ("resume",),
-    ("limits", high, low),
-    ("set_protocol", st.booleans()),
-    ("look", keys),
-    ("soon",),
-    ("sendto", st.sampled_from([0, 1, 300, 5000, 70_000]), st.sampled_from(["peer", "none"])),
+]
+DATAGRAM = [
+    *BOTH,
+    *[("sendto", st.sampled_from([0, 1, 300, 5000, 70_000]), st.sampled_from(["peer", "none"]))]
+    * 6,
+    ("sendto", just(10), just("wrong")),
+    ("write_wrong", st.sampled_from(["text", None, 7])),
 ]
 PEER = [
-    ("peer_send", small),
-    ("peer_send", small),
+    *[("peer_send", small)] * 8,
     ("peer_eof",),
     ("peer_close",),
     ("peer_reset",),
-    ("peer_take", st.sampled_from([1, 100, 5000, 250_000])),
-    ("peer_flow", st.booleans()),
+    *[("peer_take", st.sampled_from([1, 100, 5000, 250_000]))] * 2,
+    *[("peer_flow", st.booleans())] * 2,
 ]
-own_actions = st.one_of([op(*each) for each in OWN])
-outside = st.one_of([op(name, numbers, *rest) for name, *rest in OWN + PEER])
 looks = st.one_of(
     op("buffered", numbers), op("start_tls", numbers, st.booleans()), op("can_write_eof", numbers)
 )
-
-callbacks = st.sampled_from(
-    [
-        "connection_made",
-        "data_received",
-        "eof_received",
-        "connection_lost",
-        "pause_writing",
-        "resume_writing",
-        "get_buffer",
-        "datagram_received",
-        "error_received",
-    ]
-)
+STREAM_CALLBACKS = [
+    "connection_made",
+    "data_received",
+    "data_received",
+    "eof_received",
+    "connection_lost",
+    "pause_writing",
+    "resume_writing",
+    "get_buffer",
+]
+DATAGRAM_CALLBACKS = [
+    "connection_made",
+    "connection_lost",
+    "pause_writing",
+    "resume_writing",
+    "datagram_received",
+    "datagram_received",
+    "error_received",
+]
 endings = st.one_of(
     st.none(),
     st.tuples(just("raise"), st.sampled_from(sorted(EXCEPTIONS))),
     st.tuples(just("return"), st.sampled_from([True, False, None, 0, 1, 2, 3, "text"])),
 )
-plans = st.lists(
-    st.tuples(callbacks, st.integers(0, 1), st.lists(own_actions, max_size=3), endings), max_size=3
-)
 
 
-def opening(*kinds):
-    return op("open", st.sampled_from(kinds), st.booleans(), st.booleans(), st.booleans(), plans)
+def own(kinds):
+    return DATAGRAM if DATAGRAMS.issuperset(kinds) else STREAM
+
+
+def plans(kinds):
+    callbacks = DATAGRAM_CALLBACKS if own(kinds) is DATAGRAM else STREAM_CALLBACKS
+    actions = st.one_of([op(*each) for each in own(kinds)])
+    return st.lists(
+        st.tuples(
+            st.sampled_from(callbacks),
+            st.integers(0, 1),
+            st.lists(actions, max_size=3),
+            endings,
+        ),
+        max_size=3,
+    )
+
+
+def opening(kinds):
+    return op(
+        "open", st.sampled_from(kinds), st.booleans(), st.booleans(), st.booleans(), plans(kinds)
+    )
+
+
+def outside(kinds):
+    """Of each step one or more, the other ends first."""
+    each = [op(name, numbers, *rest) for name, *rest in own(kinds)]
+    peer = [op(name, numbers, *rest) for name, *rest in PEER]
+    return st.one_of(st.one_of(each), st.one_of(peer), st.one_of(each + peer))
 
 
 def programs(*kinds):
-    steps = st.lists(outside, min_size=1, max_size=3) | st.tuples(looks)
-    opens = st.lists(st.tuples(opening(*kinds)), min_size=1, max_size=CONNECTIONS)
-    return st.tuples(opens, st.lists(steps, max_size=10)).map(lambda parts: parts[0] + parts[1])
+    step = st.lists(outside(kinds), max_size=3)
+    steps = st.one_of(*[step] * 7, st.tuples(looks))
+    opens = st.lists(st.tuples(opening(kinds)), min_size=1, max_size=CONNECTIONS)
+    return st.tuples(opens, st.lists(steps, min_size=4, max_size=16)).map(
+        lambda parts: parts[0] + parts[1]
+    )
 
 
 @examples(60)

@@ -43,9 +43,8 @@ writer_methods = st.sampled_from(
     ["drain", "drain", "wait_closed", "close", "write_eof", "can_write_eof", "is_closing"]
 )
 SIMPLE = st.one_of(
-    reads,
-    reads,
-    reads,
+    *[reads] * 5,
+    op("write", conns, st.sampled_from([10, 5000, BIG])),
     op("write", conns, st.sampled_from([0, 10, 5000, BIG])),
     op("writelines", conns, st.lists(st.sampled_from([0, 10, 5000]), max_size=3)),
     op("writer", conns, writer_methods),
@@ -79,12 +78,9 @@ BODY = st.recursive(
     max_leaves=8,
 )
 STEP = st.one_of(
-    op("spawn", BODY),
-    op("spawn", BODY),
+    *[op("spawn", BODY)] * 5,
     op("cancel", tasks),
-    op("peer_data", conns, data),
-    op("peer_data", conns, data),
-    op("peer_data", conns, data),
+    *[op("peer_data", conns, data)] * 6,
     op("peer_eof", conns),
     op("peer_close", conns),
     op("peer_reset", conns),
@@ -97,7 +93,7 @@ def programs(*kinds):
     limits = st.sampled_from([2, 10, 64, 65536])
     opening = op("open_stream", st.sampled_from(kinds), limits, st.booleans(), BODY)
     return st.tuples(
-        st.lists(opening, min_size=1, max_size=CONNECTIONS), st.lists(STEP, max_size=12)
+        st.lists(opening, min_size=1, max_size=CONNECTIONS), st.lists(STEP, min_size=5, max_size=16)
     ).map(lambda parts: [[action] for action in parts[0] + parts[1]])
 
 
