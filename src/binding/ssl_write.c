@@ -113,8 +113,10 @@ gpy_ssl_process_outgoing(struct gpy_ssl *self)
 /* ---- plaintext -> wbio --------------------------------------------------------------------------
  */
 
-/* Makes records of data..len, in steps that leave at once if `open`.  How much OpenSSL took; less
- * than len: it wants to be asked again, or failed.  *rc is -1 with an exception of the sending. */
+/* Makes records of data..len, in steps that leave at once if `open`; then all of them do, as in
+ * asyncio's one write, even if the transport below is paused or lost by the first.  How much
+ * OpenSSL took; less than len: it wants to be asked again, or failed.  *rc is -1 with an exception
+ * of the sending. */
 static size_t
 encrypt(struct gpy_ssl *self, const char *data, size_t len, bool open, int *rc)
 {
@@ -127,7 +129,8 @@ encrypt(struct gpy_ssl *self, const char *data, size_t len, bool open, int *rc)
         if (GY_UNLIKELY(written == 0))
             break;
         done += written;
-        if (open && (done < len || (!first && lost_below(self)))) {
+        bool rest = !first && (self->ssl_writing_paused || lost_below(self));
+        if (open && (done < len || rest)) {
             *rc = send_all(self, first);
             first = false;
         }
