@@ -42,6 +42,11 @@ TRANSPORTS = {
         [("open", "tls", False, False, False, [])],
         [("peer_close", 0), ("write_much", 0)],
     ],
+    "TLS: all of a write is given to the transport below": [
+        [("open", "tls", False, False, True, [])],
+        [("limits", 0, 10, None), ("write", 0, BIG, bytes)],
+        [("write", 0, BIG, bytes), ("write", 0, 10, bytes)],
+    ],
     "datagrams from connection_lost": [
         [("open", "udp_any", False, False, True, LAST_WORDS)],
         [("close", 0)],
