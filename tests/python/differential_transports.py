@@ -210,6 +210,7 @@ class Conn:
         self.big = False
         self.sent = 0
         self.peer_sent = 0
+        self.fed = None  # the step in which the peer sent
         self.wanted = 0
         self.peer_got = self.noted = self.crc = 0
         self.peer_over = False
@@ -586,6 +587,9 @@ class Transports(World):
 
     def op_peer_send(self, number, size):
         if (conn := self.peer_of(number)) and conn.kind != "wpipe":
+            if conn.kind in DATAGRAMS and conn.fed is self.step:
+                return  # asyncio hears one in a turn, gyre all there are
+            conn.fed = self.step
             with contextlib.suppress(OSError):  # also what was sent to nobody before
                 conn.peer_sent += conn.peer.send(pattern(conn.peer_sent, size))
 
