@@ -78,7 +78,8 @@ class Loop(
     ring, submitted by the system call that waits for events, one for many connections.
     busy_poll: microseconds that the loop looks for events before it sleeps, because to be woken
     takes longer than that. None (the default): up to 50, while waits are short and looking pays,
-    within a quarter of the time. 0: never. Any other number: always, that long.
+    within a quarter of the time beyond what sleeps would have cost (20 each). 0: never. Any other
+    number: always, that long.
     udp_offload: datagrams of one size to one destination, sent in a row in one callback, leave as
     one system call (UDP_SEGMENT), and those of one sender arrive by one (UDP_GRO), where the kernel
     can; protocols see no difference.
