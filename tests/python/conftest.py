@@ -13,6 +13,7 @@ import gc
 import logging
 import os
 import pathlib
+import signal
 import socket
 import ssl
 import sys
@@ -71,6 +72,9 @@ def pytest_generate_tests(metafunc):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "only(kind): run on this loop alone, for what others lack")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what runs in the background like this, and children would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish(session):

@@ -23,7 +23,7 @@ TRANSPORTS = {
     ],
     "writelines of what is no bytes": [
         [("open", "unix", False, False, True, [])],
-        [("writelines_wrong", 0, "text"), ("writelines_wrong", 0, None)],
+        [("writelines_wrong", 0, "text"), ("writelines_wrong", 0, 0.5)],
     ],
     "start_tls after write_eof": [
         [("open", "unix", False, False, False, [])],
