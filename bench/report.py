@@ -21,6 +21,9 @@ GOALS_TEXT = (
 )
 
 
+FAMILIES_TEXT = "Geometric means of the ratios of a family's cells, the lowest and the highest."
+
+
 def duration(seconds):
     seconds = round(seconds)
     if seconds < 90:
@@ -251,6 +254,26 @@ def losses(results, specs):
     return lines
 
 
+def families_table(results, specs):
+    """A row per family: the geometric mean of its cells against each baseline, and their range."""
+    families = defaultdict(list)
+    for result in results:
+        judged = judge(result, specs)
+        if result["decides"] and any(entry["verdict"] for entry in judged.values()):
+            families[result["kind"]].append(judged)
+    others = baselines(specs)
+    lines = [row(["cells", "", *[f"/ {other}" for other in others]])]
+    lines.append(row(["---"] * (2 + len(others))))
+    for kind, judged in families.items():
+        columns = []
+        for other in others:
+            ratios = [entries[other]["ratio"] for entries in judged if other in entries]
+            mean = f"{stats.geometric_mean(ratios):.2f}" if ratios else "-"
+            columns.append(mean + (f" ({min(ratios):.2f}-{max(ratios):.2f})" if ratios else ""))
+        lines.append(row([kind, str(len(judged)), *columns]))
+    return "\n".join(lines)
+
+
 def goals_lines(results, specs):
     """A table: what was aimed at, and what this run shows. None when it has no cell of a goal."""
     found = goals.reached(results, specs, limit_share)
@@ -440,6 +463,7 @@ def short(result):
     parts += ["## Lost", "\n".join(lost)] if lost else []
     goal_lines = goals_lines(measured, specs)
     parts += ["## Goals", GOALS_TEXT, goal_lines] if goal_lines else []
+    parts += ["## Families", FAMILIES_TEXT, families_table(measured, specs)]
     return "\n\n".join([*parts, "## All cells", *tables]) + "\n"
 
 

@@ -185,6 +185,13 @@ def test_a_companion_is_shown_and_not_judged():
     assert report.cell_verdict(judged) == stats.WON
 
 
+def test_a_family_has_the_mean_of_its_cells():
+    result = made_result([2.0] * 5)
+    other = made_result([0.5] * 5)["cells"][0]
+    result["cells"].append({**other, "name": "net.proto.c10.64B"})
+    assert "| net.proto | 2 | 1.00 (0.50-2.00) |" in report.short(result)
+
+
 def test_the_short_table_has_a_row_per_cell_and_names_the_lost():
     environment = {
         "date": "2026-01-01", "commit": "abc", "gyre": "1", "uvloop": "0.23.0",
