@@ -7,6 +7,7 @@ sendfile(2) would wait for the disk, and the loop with it.  asyncio's own code h
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import io
@@ -131,8 +132,9 @@ class SendfileMixin:
         finally:
             if pipe:
                 pipe.close()
-            if total > 0:
-                os.lseek(fd, offset + total, os.SEEK_SET)
+            if total > 0 or MOVES_ALWAYS:
+                with contextlib.suppress(OSError):  # no file that has a position
+                    os.lseek(fd, offset + total, os.SEEK_SET)
         return total
 
     async def _sendfile_fetch(
