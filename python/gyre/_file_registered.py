@@ -55,8 +55,10 @@ class RegisteredBuffers(Sequence[memoryview]):
 
     @property
     def registered(self) -> bool:
-        """True while the kernel has them."""
-        return self._registered and not self._loop.is_closed()
+        """True while the kernel has them; the ring of another thread's run may refuse them."""
+        if not self._registered or self._loop.is_closed():
+            return False
+        return self._loop._file_register(self._memory)  # the same again only tells
 
     @property
     def refusal(self) -> OSError | None:

@@ -3,7 +3,9 @@
  * Receiving: a poll (`readable` is remembered: where it is multishot, it is edge-triggered) and
  * recvmsg(2) until the socket has no more, at most GY_DGRAM_CALLS_PER_TURN times a turn.  With
  * UDP_GRO one call may bring many datagrams of a sender; they are split before the host sees them,
- * and what the host does not take because it paused waits in `parked`. Sending: gy_dgram_try_send()
+ * and what the host does not take because it paused waits in `parked`.
+ *
+ * Sending: gy_dgram_try_send()
  * sends at once when nothing is queued.  With UDP_SEGMENT the followers of a datagram, of its size
  * and to its destination, are queued instead (a burst): the loop flushes them after the running
  * callback (gy_loop_flush_dirty()), up to GY_DGRAM_SEGMENTS_MAX in one sendmsg(2).  When the socket

@@ -1,17 +1,17 @@
 /* stream.h: one duplex byte stream (TCP, UNIX, pipe end) over the ring.
  *
- * Receiving, two policies (gy_recv_policy):
- *   POLL       a multishot poll (edge-triggered; one-shot where the kernel has none) and recv(2)
- * straight into memory that the host names, up to 256 KiB a call.  Pausing needs no kernel call:
- * the edge is remembered in `readable` and read on resume. MULTISHOT  multishot recv into the
- * loop's shared provided buffers, for small messages.  A stream whose receives fill their buffers
- * switches itself to POLL.  What lands while paused waits in a bounded hold list; only when that is
- * full is the receive cancelled. Sending: gy_stream_write() queues and marks the stream dirty;
- * gy_stream_flush() (the loop calls it for every dirty stream after each callback,
- * gy_loop_flush_dirty()) sends at once by send(2)/sendmsg(2), or not before
- * the ring's next system call (gy_loop.ring_sends); what the socket does not take leaves
- * as one sendmsg SQE with MSG_WAITALL in flight.  At most one send is in flight, so bytes keep
- * their order.
+ * Receiving, two policies (gy_recv_policy).  POLL: a multishot poll (edge-triggered; one-shot where
+ * the kernel has none) and recv(2) straight into memory that the host names, up to 256 KiB a call.
+ * Pausing needs no kernel call: the edge is remembered in `readable` and read on resume.
+ * MULTISHOT: multishot recv into the loop's shared provided buffers, for small messages.  A stream
+ * whose receives fill their buffers switches itself to POLL.  What lands while paused waits in a
+ * bounded hold list; only when that is full is the receive cancelled.
+ *
+ * Sending: gy_stream_write() queues and marks the stream dirty; gy_stream_flush() (the loop calls
+ * it for every dirty stream after each callback, gy_loop_flush_dirty()) sends at once by
+ * send(2)/sendmsg(2), or not before the ring's next system call (gy_loop.ring_sends); what the
+ * socket does not take leaves as one sendmsg SQE with MSG_WAITALL in flight.  At most one send is
+ * in flight, so bytes keep their order.
  *
  * Close machine: cancel what is in flight -> both ops idle -> host->detach -> close(fd) ->
  * host->closed. Owner: the embedder allocates it; from gy_stream_init until host->closed the kernel

@@ -46,6 +46,14 @@ def refusal(call):
 # ---- arguments ----
 
 
+# An existing file is refused by "x" alone.
+REFUSED = [("file", "x")] + [
+    (name, mode)
+    for name in ("missing/file", ".", "no\0pe", "file/below")
+    for mode in ("r", "rb", "r+", "w", "x", "a", "w+b")
+]
+
+
 class TestArguments:
     @pytest.mark.parametrize(
         "args, kwargs",
@@ -87,12 +95,9 @@ class TestArguments:
         ours = refusal(lambda: run(main))
         assert ours[0] is theirs[0]
 
-    @pytest.mark.parametrize("mode", ["r", "rb", "r+", "w", "x", "a", "w+b"])
-    @pytest.mark.parametrize("name", ["missing/file", ".", "file", "no\0pe", "file/below"])
+    @pytest.mark.parametrize(("name", "mode"), REFUSED)
     def test_errors(self, run, path, monkeypatch, mode, name):
         monkeypatch.chdir(path.parent)
-        if name == "file" and mode != "x":
-            pytest.skip("no error: an existing file opens in this mode")
 
         async def main():
             async with gyre.open(name, mode):

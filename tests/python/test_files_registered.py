@@ -26,6 +26,14 @@ def path(tmp_path):
     return path
 
 
+@pytest.fixture
+def pipe():
+    reader, writer = os.pipe()
+    yield reader, writer
+    os.close(reader)
+    os.close(writer)
+
+
 def has_them(loop):
     from gyre import _gyre
 
@@ -128,7 +136,7 @@ class TestReadingAndWriting:
             ):
                 memory, block = file.alignment
                 if memory == 1:
-                    pytest.skip("memory may lie anywhere")
+                    pytest.skip("direct I/O of this file system takes memory that lies anywhere")
                 beside = buffers[0][1 : 1 + block]
                 for call in (
                     file.pread_into(beside, 0),
@@ -219,8 +227,8 @@ class TestLife:
         with pytest.raises(RuntimeError):
             gyre.RegisteredBuffers(1, 1)
 
-    def test_close_waits(self, run, loop):
-        reader, writer = os.pipe()
+    def test_close_waits(self, run, loop, pipe):
+        reader, writer = pipe
 
         async def main():
             buffers = gyre.RegisteredBuffers(2, 100)
@@ -238,11 +246,9 @@ class TestLife:
             assert len(buffers) == 0
 
         run(main)
-        os.close(reader)
-        os.close(writer)
 
-    def test_close_waits_for_what_was_cancelled(self, run, loop):
-        reader, writer = os.pipe()
+    def test_close_waits_for_what_was_cancelled(self, run, loop, pipe):
+        reader, writer = pipe
 
         async def main():
             buffers = gyre.RegisteredBuffers(1, 100)
@@ -253,11 +259,9 @@ class TestLife:
             assert loop._file_idle(buffers._memory) is None
 
         run(main)
-        os.close(reader)
-        os.close(writer)
 
-    def test_in_flight_it_outlives_its_names(self, run, loop):
-        reader, writer = os.pipe()
+    def test_in_flight_it_outlives_its_names(self, run, loop, pipe):
+        reader, writer = pipe
 
         async def main():
             buffers = gyre.RegisteredBuffers(1, 100)
@@ -270,8 +274,6 @@ class TestLife:
             assert await reading == 4
 
         run(main)
-        os.close(reader)
-        os.close(writer)
 
     def test_dropped_and_made_again(self, run, loop):
         """More than the ring has slots, one after the other, and too many at once."""
@@ -328,6 +330,16 @@ class TestLife:
                 assert buffers[0] == path.read_bytes()[:4096]
 
         gyre.run(main())
+
+    def test_where_a_later_ring_takes_no_more(self, loop, run, monkeypatch):
+        async def main():
+            async with gyre.RegisteredBuffers(1, 4096) as buffers:
+                assert buffers.registered == has_them(loop)
+                monkeypatch.setattr(loop, "_file_register", lambda buffer: False)
+                assert not buffers.registered
+                assert "plain memory" in repr(buffers)
+
+        run(main)
 
     def test_where_the_kernel_takes_no_more(self, path, loop, run, monkeypatch):
         def refuse(buffer):

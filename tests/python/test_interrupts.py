@@ -227,7 +227,7 @@ def test_between_two_runs(new_loop):
     loop.run_until_complete(asyncio.sleep(0))
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(10)
+        time.sleep(10)  # the signal ends it at once; without it the test fails
     assert loop.run_until_complete(asyncio.sleep(0, "fine")) == "fine"
 
 

@@ -77,17 +77,17 @@ async def received(sock, count):
     [(0, None), (1, None), (0, 1), (3, 4_000_000), (len(DATA) - 4, None), (len(DATA) - 4, 100)],
 )
 def test_parts(loop, sender, file, offset, count):
+    drive(loop, sends(sender, file, offset, count))
+
+
+async def sends(sender, file, offset, count):
     expected = DATA[offset:] if count is None else DATA[offset : offset + count]
-
-    async def main():
-        send, theirs, end = await sender()
-        reading = asyncio.create_task(received(theirs, len(expected)))
-        assert await send(file, offset, count, fallback=False) == len(expected)
-        assert await reading == expected
-        assert file.tell() == offset + len(expected)
-        await end()
-
-    drive(loop, main())
+    send, theirs, end = await sender()
+    reading = asyncio.create_task(received(theirs, len(expected)))
+    assert await send(file, offset, count, fallback=False) == len(expected)
+    assert await reading == expected
+    assert file.tell() == offset + len(expected)
+    await end()
 
 
 def test_nothing_to_send(loop, sender, file, tmp_path):
@@ -293,19 +293,9 @@ def test_the_disk_is_waited_for_by_the_ring(loop, sender, file, cold, monkeypatc
     monkeypatch.setattr(
         loop, "_file_splice", lambda *args: splices.append(args[1]) or splice(*args)
     )
-    expected = DATA[offset:] if count is None else DATA[offset : offset + count]
-
-    async def main():
-        send, theirs, end = await sender()
-        reading = asyncio.create_task(received(theirs, len(expected)))
-        assert await send(file, offset, count, fallback=False) == len(expected)
-        assert await reading == expected
-        assert file.tell() == offset + len(expected)
-        assert splices == [place for _, place, _ in cold]
-        assert splices[0] == offset
-        await end()
-
-    drive(loop, main())
+    drive(loop, sends(sender, file, offset, count))
+    assert splices == [place for _, place, _ in cold]
+    assert splices[0] == offset
 
 
 @pytest.mark.only("gyre")

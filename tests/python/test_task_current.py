@@ -207,6 +207,7 @@ def test_signal_handlers_between_steps(loop, types, look):
             for _ in range(100):
                 await turn()
 
+    # A pause after each signal, so that they come one by one, at any point of the steps.
     code = "import os, time\nfor _ in range(1000): os.kill(os.getppid(), 10); time.sleep(1e-5)"
     previous = signal.signal(signal.SIGUSR1, handler)
     try:
