@@ -64,6 +64,7 @@ def sample_of(report):
         "p50_us": latency["p50"],
         "p99_us": latency["p99"],
         "p999_us": latency["p999"],
+        "unserved": report.get("unserved", 0),
         "faults": server["minor_faults"] / messages,
         "rss_bytes": server["rss_bytes"],
         "rss_per_connection": server["rss_bytes_per_connection"],

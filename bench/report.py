@@ -124,6 +124,10 @@ def notes(result, specs):
             found.append(f"{spec} failed: {result['errors'][spec]}")
     if any(most_common(run.get(spec) or [], "limited_by") == "client" for spec in specs[:2]):
         found.append("the client was the limit")
+    for spec in specs:
+        unserved = stats.median_of(run.get(spec) or [], "unserved")
+        if unserved:
+            found.append(f"{spec} answered {unserved:.0f} connections not once")
     cost = cost_ratio(result, specs, "cpu_us")
     if cost and cost > stats.WON_ABOVE and result["metric"]["key"] != "cpu_us":
         found.append(f"costs {cost:.2f} x the CPU")

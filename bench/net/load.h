@@ -75,6 +75,7 @@ uint64_t hist_bucket_middle_ns(unsigned index);
 /* ---- window.c: phases of a run, clocks, the report ---- */
 
 enum load_phase {
+    PHASE_GREET, /* each connection in turn does one echo */
     PHASE_WARMUP,
     PHASE_SETTLE_BEGIN, /* hold only: nothing new is sent until nothing is in flight */
     PHASE_MEASURE,
@@ -105,6 +106,7 @@ struct load {
     uint64_t bytes_out;
     uint64_t polls;
     uint64_t empty_polls;
+    uint64_t unserved;           /* connections without an answer in the window (echo) */
     uint64_t empty_poll_cost_ns; /* calibrated before the run */
     uint64_t client_cpu_ns;
     struct server_sample before; /* before the first connection */

@@ -18,16 +18,17 @@ enum { RECV_BUFFER = 256 * 1024, EVENTS_MAX = 512, BURST_MAX = 16, SINK_REPORT_B
 
 struct connection {
     int fd;
-    struct tls *tls;    /* or NULL */
-    bool again;         /* is on the again list */
-    uint64_t start;     /* place of this stream in the pattern */
-    uint64_t goal;      /* bytes that may have been sent: a whole number of messages */
-    uint64_t sent;      /* bytes */
-    uint64_t received;  /* bytes */
-    uint64_t queued;    /* messages */
-    uint64_t done;      /* messages */
-    uint64_t due;       /* messages that the schedule has released (rate mode) */
-    uint64_t *stamp_ns; /* [depth]: when message m was sent, or should have been, at m % depth */
+    struct tls *tls;      /* or NULL */
+    bool again;           /* is on the again list */
+    uint64_t start;       /* place of this stream in the pattern */
+    uint64_t goal;        /* bytes that may have been sent: a whole number of messages */
+    uint64_t sent;        /* bytes */
+    uint64_t received;    /* bytes */
+    uint64_t queued;      /* messages */
+    uint64_t done;        /* messages */
+    uint64_t done_before; /* the window began */
+    uint64_t due;         /* messages that the schedule has released (rate mode) */
+    uint64_t *stamp_ns;   /* [depth]: when message m was sent, or should have been, at m % depth */
 };
 
 struct engine {
@@ -158,7 +159,7 @@ static void
 check_bytes(const struct engine *engine, const struct connection *conn, size_t size)
 {
     const struct load *load = engine->load;
-    bool all = load->options.verify_all || load->phase == PHASE_WARMUP;
+    bool all = load->options.verify_all || load->phase != PHASE_MEASURE;
     bool equal = load->options.mode == LOAD_ECHO
                      ? pattern_equal(conn->start + conn->received, engine->buffer, size, all)
                      : pattern_counting(conn->received, engine->buffer, size, all);
@@ -333,6 +334,43 @@ engine_turn(struct engine *engine)
         schedule_release(engine);
 }
 
+/* Has each connection in turn do one echo. A server that accepts one connection per turn of its
+ * loop (libuv does) would otherwise still be accepting in the window, and serve a few hundred
+ * connections where others serve a thousand. */
+static void
+connections_greet(struct engine *engine)
+{
+    struct load *load = engine->load;
+    for (unsigned i = 0; i < load->options.connections; i++) {
+        struct connection *conn = &engine->connections[i];
+        load->now_ns = load->progress_ns = load_now_ns();
+        connection_queue(engine, conn, 1, load->now_ns);
+        while (conn->done == 0) {
+            engine_turn(engine);
+            (void)load_turn_phase(load);
+        }
+        conn->start += conn->sent;
+        conn->sent = conn->received = conn->goal = conn->queued = conn->done = 0;
+    }
+}
+
+static void
+connections_mark(struct engine *engine)
+{
+    for (unsigned i = 0; i < engine->load->options.connections; i++)
+        engine->connections[i].done_before = engine->connections[i].done;
+}
+
+/* Connections that had no answer in the window: how long they waited is in no latency. */
+static uint64_t
+connections_unserved(const struct engine *engine)
+{
+    uint64_t count = 0;
+    for (unsigned i = 0; i < engine->load->options.connections; i++)
+        count += engine->connections[i].done == engine->connections[i].done_before;
+    return count;
+}
+
 void
 load_run_stream(struct load *load, const struct load_address *address)
 {
@@ -346,14 +384,21 @@ load_run_stream(struct load *load, const struct load_address *address)
         load_fail(LOAD_EXIT_USAGE, "out of memory");
 
     connections_open(&engine, address);
+    if (options->mode == LOAD_ECHO)
+        connections_greet(&engine);
     load_start_clock(load);
     connections_kick(&engine);
     while (load->phase != PHASE_DONE) {
         engine_turn(&engine);
         bool held = load->phase == PHASE_SETTLE_BEGIN;
-        if (load_turn_phase(load) && held && load->phase == PHASE_MEASURE)
+        if (!load_turn_phase(load) || load->phase != PHASE_MEASURE)
+            continue;
+        connections_mark(&engine);
+        if (held)
             connections_kick(&engine);
     }
+    if (options->mode == LOAD_ECHO)
+        load->unserved = connections_unserved(&engine);
     if (options->mode != LOAD_ECHO)
         bulk_count_messages(load);
     if (options->mode == LOAD_SINK)

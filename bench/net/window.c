@@ -160,6 +160,8 @@ load_turn_phase(struct load *load)
 {
     bool drains = load->options.mode == LOAD_ECHO || load->options.mode == LOAD_CHURN;
     switch (load->phase) {
+    case PHASE_GREET:
+        break;
     case PHASE_WARMUP:
         if (load->now_ns < load->edge_ns)
             break;
@@ -286,6 +288,7 @@ load_report(const struct load *load)
            load->bytes_out);
     printf("  \"messages_per_s\": %.3f,\n", seconds > 0 ? messages / seconds : 0.0);
     report_latency(&load->latency, options->histogram);
+    printf("  \"unserved\": %" PRIu64 ",\n", load->unserved);
     printf("  \"client\": {\"cpu_s\": %.6f, \"busy\": %.4f, \"polls\": %" PRIu64
            ", \"empty_polls\": %" PRIu64 "},\n",
            (double)load->client_cpu_ns / 1e9, client_busy_share(load, window_ns), load->polls,

@@ -1,8 +1,10 @@
 """The benchmark tools: arithmetic, names, the load generator's honesty. No speed is asserted."""
 
+import contextlib
 import functools
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -379,6 +381,47 @@ def test_wrong_servers_are_found_out(loadgen, respond, code):
     with Liar(respond) as port:
         result = generate(loadgen, "--port", port)
     assert result.returncode == code, result.stderr
+
+
+def echo_once(conn):
+    """False if the client has left, with or without having read all."""
+    try:
+        data = conn.recv(65536)
+        conn.sendall(data)
+    except ConnectionError:
+        return False
+    return data != b""
+
+
+class Accepting(Liar):
+    """Accepts one connection at a time, and notes how many others had something to say before the
+    last one was there."""
+
+    def __init__(self, connections):
+        super().__init__(None)
+        self.connections = connections
+        self.early = 0
+
+    def serve(self):
+        found = []
+        with contextlib.ExitStack() as stack:
+            for _ in range(self.connections):
+                found.append(stack.enter_context(self.listener.accept()[0]))
+                if len(found) > 1:
+                    self.early += len(select.select(found[:-1], [], [], 0)[0])
+                found[-1].sendall(found[-1].recv(65536))
+            while found:
+                for conn in select.select(found, [], [])[0]:
+                    if not echo_once(conn):
+                        found.remove(conn)
+
+
+def test_every_connection_is_accepted_before_the_load_begins(loadgen):
+    server = Accepting(50)
+    with server as port:
+        report = answer(loadgen, "--port", port, "--connections", 50, "--warmup", 0)
+    assert server.early == 0
+    assert report["messages"] > 0 and report["unserved"] <= 50
 
 
 def test_wrong_options_are_refused(loadgen):
