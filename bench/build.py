@@ -29,10 +29,15 @@ PROGRAMS = {
     "limit_epoll": ("limit_epoll.c", "limit.c"),
     "limit_uring": ("limit_uring.c", "limit.c"),
     "limit_pipe": ("limit_pipe.c",),
+    "limit_write": ("limit_write.c",),
 }
 PROGRAMS["loadgen_tls"] = (*PROGRAMS["loadgen"], "load_tls.c")  # needs OpenSSL
 DEFINES = {"loadgen_tls": ("-DLOAD_TLS",)}
-LIBRARIES = {"limit_uring": "liburing", "loadgen_tls": "libssl libcrypto"}
+LIBRARIES = {
+    "limit_uring": "liburing",
+    "limit_write": "liburing",
+    "loadgen_tls": "libssl libcrypto",
+}
 PACKAGES = {"libssl libcrypto": "libssl-dev"}
 
 

@@ -18,6 +18,7 @@ OTHERS_S = {
     "micro.loop.threadsafe_4": 0.42,
     "proc": 0.2,
     "files": 0.35,
+    "files.sequential.write": 2.0,
     "files.small": 1.0,
 }
 AT_ONCE = 0.5  # of their times added: arms that run at the same time

@@ -83,7 +83,9 @@ def repetition(workload, specs, rep, slices, quick, folder=FOLDER):
             subjects[spec] = Subject(arms.parse_arm(spec), workload, place, quick)
         except Exception as error:  # one arm that cannot do it must not stop the others
             errors[spec] = f"{type(error).__name__}: {error}"
-    for turn in range(1 if workload.quick_count else slices):  # ten thousand files are enough
+    # Ten thousand files are enough.
+    turns = 1 if workload.quick_count else max(slices, 1 if quick else workload.slices_min)
+    for turn in range(turns):
         order = list(subjects)
         if (turn + rep) % 2:
             order.reverse()

@@ -41,3 +41,30 @@ def test_file_arms_take_part_in_file_cells_alone():
     assert by_name["files.small.stat"] == ["gyre", "aiofiles", "blocking"]
     assert by_name["net.proto.c1.64B"] == ["gyre", "uvloop"]
     assert arms.parse_arm("blocking").is_limit and not arms.parse_arm("threads").is_limit
+
+
+def test_slices(monkeypatch, tmp_path):
+    """A cell whose slices differ much takes more of them, and a quick run does not."""
+    from bench.files import paired, workloads
+
+    taken = []
+
+    class Subject:
+        def __init__(self, *args):
+            pass
+
+        def close(self):
+            pass
+
+    def measure(workload, subject):
+        taken.append(workload.name)
+        return {"rate": 1.0}
+
+    monkeypatch.setattr(paired, "Subject", Subject)
+    monkeypatch.setattr(paired, "measure", measure)
+    write, read = (workloads.WORKLOADS[f"sequential.{name}"] for name in ("write", "read"))
+    for workload, quick, expected in ((write, False, 25), (write, True, 3), (read, False, 3)):
+        del taken[:]
+        samples, errors = paired.repetition(workload, ["gyre"], 0, 3, quick, tmp_path)
+        assert (samples, errors) == ({"gyre": {"rate": 1.0}}, {})
+        assert len(taken) == expected
