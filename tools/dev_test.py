@@ -24,6 +24,7 @@ PYTEST_LIMIT_S = 1200
 PYTEST_SLOW_LIMIT_S = 3600  # under ASan, and with each test repeated
 CONFORMANCE_LIMIT_S = 1800
 CORE_LIMIT_S = 900
+VALGRIND_SLOWER = 20
 
 # Random tests with many examples; the limits of a single test are for the usual few.
 DEEP = (
@@ -100,12 +101,15 @@ def _deep(tally: Tally, version: str) -> None:
     tally.phase("C tests under valgrind", _valgrind, version)
 
 
-def _meson_test(version: str, kind: str, *args: str) -> Count:
+def _meson_test(version: str, kind: str, *args: str, times_slower: int = 1) -> Count:
     folder = dev_build.core(version, kind)
-    return run_meson_test(dev_python.venv(version, ("build",)), folder, args)
+    env = dev_python.venv(version, ("build",))
+    return run_meson_test(env, folder, args, times_slower)
 
 
-def run_meson_test(env: Venv, folder: Path, args: Sequence[str] = ()) -> Count:
+def run_meson_test(
+    env: Venv, folder: Path, args: Sequence[str] = (), times_slower: int = 1
+) -> Count:
     # Its name has the wrapper's in it, as in testlog-valgrind.json.
     for old in (folder / "meson-logs").glob("testlog*.json"):
         old.unlink()
@@ -118,7 +122,9 @@ def run_meson_test(env: Venv, folder: Path, args: Sequence[str] = ()) -> Count:
         "--print-errorlogs",
         *args,
     ]
-    code = stream(argv, env=ASAN, limit_s=CORE_LIMIT_S)
+    variables = ASAN | {"GYRE_TEST_SLOWER": str(times_slower)}
+    limit_s = CORE_LIMIT_S if times_slower == 1 else PYTEST_SLOW_LIMIT_S
+    code = stream(argv, env=variables, limit_s=limit_s)
     logs = sorted((folder / "meson-logs").glob("testlog*.json"))
     if not logs:
         if code == 0:
@@ -146,7 +152,8 @@ def _valgrind(version: str) -> Count:
     suppressions = ROOT / "tools" / "valgrind.supp"
     if suppressions.exists():
         wrap += f" --suppressions={suppressions}"
-    return _meson_test(version, "core", f"--wrap={wrap}", "--timeout-multiplier=20")
+    patience = f"--timeout-multiplier={VALGRIND_SLOWER}"
+    return _meson_test(version, "core", f"--wrap={wrap}", patience, times_slower=VALGRIND_SLOWER)
 
 
 def _tools(version: str) -> Count:

@@ -198,12 +198,21 @@ gy_test_chosen(const char *name, int argc, char **argv)
     return argc < 2;
 }
 
+/* Seconds; GYRE_TEST_SLOWER is how many times slower than usual the run is, under valgrind. */
+static inline unsigned
+gy_test_limit_s(void)
+{
+    const char *slower = getenv("GYRE_TEST_SLOWER");
+    unsigned long times = slower != NULL ? strtoul(slower, NULL, 10) : 1;
+    return times > 1 && times < 1000 ? GY_TEST_LIMIT_S * (unsigned)times : GY_TEST_LIMIT_S;
+}
+
 static inline void
 gy_test_body(const struct gy_test *test)
 {
     unsigned before = gy_test_open_descriptors();
     unsigned after;
-    alarm(GY_TEST_LIMIT_S);
+    alarm(gy_test_limit_s());
     test->run();
     after = gy_test_open_descriptors();
     CHECK_EQ(after, before);
