@@ -4,13 +4,15 @@
  * of the descriptor.  Thread: the loop's. Invariants: connection_lost() is called at most once; the
  * pipe object is closed exactly once, right after it as in asyncio (a poll in flight keeps the
  * file, not the number, and is cancelled by then), or when the transport is abandoned; the core
- * never closes the descriptor. */
+ * closes no descriptor but the one that a terminal was opened by once more. */
 #include "pipe_transport.h"
 
 #include "args.h"
 #include "errors.h"
 #include "future.h"
 #include "pycompat.h"
+
+#include "../core/probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -65,12 +67,17 @@ gpy_pipe_transport_owns_fd(struct gpy_pipe_transport *self)
 static int
 close_pipe(struct gpy_pipe_transport *self)
 {
+    PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
+    /* Without a pipe object the number may still be there: the mode looks. */
+    gy_pipe_mode_end(&self->mode, self->pipe == NULL || gpy_pipe_transport_owns_fd(self));
     PyObject *pipe = self->pipe;
     self->base.fd_gone = true;
-    if (pipe == NULL)
-        return 0;
     self->pipe = NULL;
-    PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
+    if (pipe == NULL) {
+        if (exc != NULL)
+            gpy_exc_give(exc);
+        return 0;
+    }
     PyObject *result = PyObject_CallMethodNoArgs(pipe, self->base.state->str_close);
     int rc = result ? 0 : -1;
     Py_XDECREF(result);
@@ -96,7 +103,8 @@ close_pipe_unheard(struct gpy_pipe_transport *self)
 void
 gpy_pipe_transport_on_detach(struct gy_stream *stream)
 {
-    stream->fd = -1; /* the pipe object closes it */
+    if (!gpy_pipe_transport_of(stream)->own_fd)
+        stream->fd = -1; /* the pipe object closes it */
 }
 
 void
@@ -227,18 +235,37 @@ check_kind(struct gpy_pipe_transport *self, int fd)
         return -1;
     }
     self->is_fifo = is_fifo;
+    self->is_socket = is_socket;
     self->watches = is_fifo || is_socket; /* a terminal has something to read for others */
     return 0;
 }
 
+/* Finds the way to call the kernel without waiting: by the call itself, by a description of our
+ * own, or, where neither can be had, in non-blocking mode.  *flags and *stream_fd are the stream's.
+ * 0 or -1. */
 static int
-set_nonblocking(int fd)
+avoid_waiting(struct gpy_pipe_transport *self, uint32_t *flags, int *stream_fd)
 {
-    int flags = fcntl(fd, F_GETFL);
-    if (flags >= 0 && ((flags & O_NONBLOCK) != 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0))
+    int fd = self->base.fd;
+    *stream_fd = fd;
+    *flags = GY_STREAM_SOCKET;
+    if (self->is_socket)
         return 0;
-    (void)gpy_oserror_raise(-errno);
-    return -1;
+    *flags = GY_STREAM_NOWAIT;
+    if (self->is_fifo && (self->base.loop->core.features & GY_FEAT_PIPE_NOWAIT) != 0 &&
+        gy_sys_is_pipe(fd))
+        return 0;
+    *flags = 0;
+    int own = self->is_fifo ? -ENOTTY : gy_sys_reopen_terminal(fd);
+    if (own >= 0) {
+        self->own_fd = true;
+        *stream_fd = own;
+        return 0;
+    }
+    int err = gy_pipe_mode_begin(&self->mode, fd);
+    if (err < 0)
+        (void)gpy_oserror_raise(err);
+    return err < 0 ? -1 : 0;
 }
 
 static PyObject *
@@ -253,14 +280,14 @@ extra_of(PyObject *extra, PyObject *pipe)
 }
 
 static void
-begin_stream(struct gpy_pipe_transport *self)
+begin_stream(struct gpy_pipe_transport *self, uint32_t flags, int fd)
 {
     struct gpy_loop *loop = self->base.loop;
-    gy_stream_init(&self->stream, &loop->core, self->base.fd,
+    gy_stream_init(&self->stream, &loop->core, fd,
                    self->writes ? &gpy_pipe_writer_host : &gpy_pipe_reader_host, GY_RECV_POLL);
     /* A short read says nothing: a terminal gives lines, a pipe in packet mode packets. */
-    self->stream.flags |=
-        GY_STREAM_PIPE | (self->writes ? (uint32_t)GY_STREAM_WATCH : (uint32_t)GY_STREAM_READ_OUT);
+    self->stream.flags |= flags | GY_STREAM_PIPE |
+                          (self->writes ? (uint32_t)GY_STREAM_WATCH : (uint32_t)GY_STREAM_READ_OUT);
     self->base.core_ended = false;
     self->base.ended = false;
     self->base.member.abandon = member_abandon;
@@ -285,10 +312,12 @@ start(struct gpy_pipe_transport *self, struct gpy_loop *loop, PyObject *pipe, Py
         rc = 0;
     Py_XDECREF(context);
     Py_XDECREF(all_extra);
-    if (rc < 0 || check_kind(self, fd) < 0 || set_nonblocking(fd) < 0)
+    uint32_t flags;
+    int stream_fd;
+    if (rc < 0 || check_kind(self, fd) < 0 || avoid_waiting(self, &flags, &stream_fd) < 0)
         return -1;
     self->pipe_is_plain = is_plain(loop->state, pipe, fd);
-    begin_stream(self);
+    begin_stream(self, flags, stream_fd);
     if (gpy_transport_schedule_start(&self->base, waiter) == 0) {
         self->pipe = Py_NewRef(pipe);
         return 0;
@@ -365,7 +394,9 @@ pipe_call_connection_lost(struct gpy_pipe_transport *self, PyObject *exc)
         Py_RETURN_NONE;
     PyObject *result = gpy_transport_tell_lost(base, exc);
     base->ended = true;
-    if (!self->base.core_ended) {
+    if (!self->base.core_ended && self->own_fd) {
+        gy_stream_close_now(&self->stream);
+    } else if (!self->base.core_ended) {
         gy_stream_close(&self->stream);
         self->stream.fd = -1;
     }
@@ -428,6 +459,7 @@ pipe_dealloc(struct gpy_pipe_transport *self)
 {
     if (!gpy_transport_dealloc_begin(&self->base))
         return;
+    gy_pipe_mode_end(&self->mode, false);
     Py_CLEAR(self->pipe);
     Py_CLEAR(self->block);
     gpy_transport_dealloc_end(&self->base);

@@ -1,25 +1,30 @@
 /* pipe_transport.h: the transports over one end of a pipe: loop._make_read_pipe_transport and
  * _make_write_pipe_transport (core: struct gy_stream with GY_STREAM_PIPE).
  *
- * The descriptor belongs to the user's pipe object, which alone closes it.  Thread: the loop's. */
+ * The descriptor belongs to the user's pipe object, which alone closes it.  Its non-blocking mode
+ * is left alone (core: sys_pipe.h).  Thread: the loop's. */
 #ifndef GPY_PIPE_TRANSPORT_H
 #define GPY_PIPE_TRANSPORT_H
 
 #include "transport.h"
 
 #include "../core/stream.h"
+#include "../core/sys_pipe.h"
 
 struct gpy_pipe_transport {
     struct gpy_transport base;
     struct gy_stream stream;
-    PyObject *pipe;       /* NULL when it is closed                                            */
-    bool pipe_is_plain;   /* its descriptor is read at its place, not by fileno()              */
-    bool writes;          /* the type: a WritePipeTransport                                    */
-    bool watches;         /* writer: the other end's close is noticed                          */
-    bool pipe_taken;      /* _pipe = None: as with asyncio's, somebody else closes it quietly    */
-    PyObject *block;      /* reader: bytes for the next large read, or NULL                    */
-    uint8_t full;         /* how often in a row the pipe was full                              */
-    bool is_fifo;         /* not a socket or a device                                         */
+    PyObject *pipe;     /* NULL when it is closed                                            */
+    bool pipe_is_plain; /* its descriptor is read at its place, not by fileno()              */
+    bool writes;        /* the type: a WritePipeTransport                                    */
+    bool watches;       /* writer: the other end's close is noticed                          */
+    bool pipe_taken;    /* _pipe = None: as with asyncio's, somebody else closes it quietly    */
+    bool own_fd;        /* stream.fd is not the pipe object's: a terminal, opened once more    */
+    struct gy_pipe_mode mode; /* of what had to be put into non-blocking mode                  */
+    PyObject *block; /* reader: bytes for the next large read, or NULL                    */
+    uint8_t full;    /* how often in a row the pipe was full                              */
+    bool is_fifo;    /* not a socket or a device                                         */
+    bool is_socket;
     bool reads_large;     /* reader: the last read was large                                   */
     uint32_t lost_writes; /* writer: asyncio's _conn_lost: failed and ignored writes           */
 };

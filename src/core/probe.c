@@ -2,6 +2,7 @@
  * Thread: any; no state. */
 #include "probe.h"
 #include "sys.h"
+#include "sys_pipe.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -24,6 +25,7 @@ static const struct {
     {"epoll_pwait2", GY_FEAT_EPOLL_PWAIT2},
     {"udp_gso", GY_FEAT_UDP_GSO},
     {"udp_gro", GY_FEAT_UDP_GRO},
+    {"pipe_nowait", GY_FEAT_PIPE_NOWAIT},
     {"ftruncate", GY_FEAT_FTRUNCATE},
     {"fixed_buffers", GY_FEAT_FIXED_BUFFERS},
 };
@@ -81,7 +83,8 @@ gy_probe_sockets(void)
     bool gso;
     bool gro;
     gy_sys_udp_offload(&gso, &gro);
-    return (gso ? (uint32_t)GY_FEAT_UDP_GSO : 0) | (gro ? (uint32_t)GY_FEAT_UDP_GRO : 0);
+    return (gso ? (uint32_t)GY_FEAT_UDP_GSO : 0) | (gro ? (uint32_t)GY_FEAT_UDP_GRO : 0) |
+           (gy_sys_pipe_nowait() ? (uint32_t)GY_FEAT_PIPE_NOWAIT : 0);
 }
 
 uint32_t

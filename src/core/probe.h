@@ -22,7 +22,8 @@ enum gy_feature {
     GY_FEAT_UDP_GRO = 1u << 12,         /* UDP_GRO, 5.0; else a receive per datagram         */
     GY_FEAT_FTRUNCATE = 1u << 13,       /* IORING_OP_FTRUNCATE, 6.9; else the host's threads */
     GY_FEAT_FIXED_BUFFERS = 1u << 14,   /* a sparse table of them, 5.19; else plain memory   */
-    GY_FEAT_ALL = (1u << 15) - 1,
+    GY_FEAT_PIPE_NOWAIT = 1u << 15,     /* RWF_NOWAIT on pipes, 6.4; else non-blocking mode  */
+    GY_FEAT_ALL = (1u << 16) - 1,
 };
 
 /* Name <-> bit, for GYRE_FEATURES=-recv_multishot,-buf_ring and for reports.  0 for an unknown
@@ -34,7 +35,7 @@ const char *gy_feature_name(uint32_t bit);
  * pointing at the offending item. */
 int gy_features_parse(const char *text, uint32_t *off, const char **bad);
 
-/* The features of this kernel's sockets, which every ring on a real kernel has. */
+/* The features of this kernel's sockets and pipes, which every ring on a real kernel has. */
 uint32_t gy_probe_sockets(void);
 
 /* What is left of the features found when those in `off` are switched off: also those that need

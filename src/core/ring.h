@@ -91,7 +91,11 @@ struct gy_ring_ops {
     /* Datagrams: one sendmsg(2) or recvmsg(2), with what they carry beside the bytes. */
     ssize_t (*try_sendmsg)(struct gy_ring *ring, int fd, const struct msghdr *message);
     ssize_t (*try_recvmsg)(struct gy_ring *ring, int fd, struct msghdr *message);
-    /* The same for what need not be a socket, on a descriptor in non-blocking mode; no SIGPIPE. */
+    /* The same for what need not be a socket; no SIGPIPE.  On a pipe that takes RWF_NOWAIT, or on
+     * any descriptor in non-blocking mode. */
+    ssize_t (*try_read_pipe)(struct gy_ring *ring, int fd, void *buf, size_t len);
+    ssize_t (*try_write_pipe)(struct gy_ring *ring, int fd, const struct iovec *iov,
+                              unsigned count);
     ssize_t (*try_read)(struct gy_ring *ring, int fd, void *buf, size_t len);
     ssize_t (*try_write)(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count);
     int (*udp_gro)(struct gy_ring *ring, int fd); /* switches UDP_GRO on: 0 or -errno         */

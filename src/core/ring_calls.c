@@ -3,6 +3,7 @@
 #include "ring_calls.h"
 #include "sys.h"
 #include "sys_file.h"
+#include "sys_pipe.h"
 
 ssize_t
 gy_ring_plain_recv(struct gy_ring *ring, int fd, void *buf, size_t len)
@@ -40,10 +41,24 @@ gy_ring_plain_recvmsg(struct gy_ring *ring, int fd, struct msghdr *message)
 }
 
 ssize_t
+gy_ring_plain_read_pipe(struct gy_ring *ring, int fd, void *buf, size_t len)
+{
+    GY_UNUSED(ring);
+    return gy_sys_read_nowait(fd, buf, len);
+}
+
+ssize_t
+gy_ring_plain_write_pipe(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count)
+{
+    GY_UNUSED(ring);
+    return gy_sys_write_nowait(fd, iov, count);
+}
+
+ssize_t
 gy_ring_plain_read(struct gy_ring *ring, int fd, void *buf, size_t len)
 {
     GY_UNUSED(ring);
-    return gy_sys_read(fd, buf, len);
+    return gy_sys_read_ready(fd, buf, len);
 }
 
 ssize_t

@@ -74,9 +74,10 @@ enum gy_stream_flags {
      * terminal at a line), so POLL reads until the socket has no more. */
     GY_STREAM_READ_OUT = 1u << 10,
     GY_STREAM_SEND_POLL = 1u << 11, /* send_op waits for room and sends nothing itself */
-    /* Both set by the embedder after gy_stream_init.  PIPE: fd need not be a socket: read(2) and
-     * write(2) instead of recv and send, received by POLL; nothing is sent by the ring, and
-     * gy_stream_shutdown_write() is not to be called.  WATCH: nothing is read; what makes fd
+    /* Set by the embedder after gy_stream_init.  PIPE: fd need not be a socket, received by POLL;
+     * nothing is sent by the ring, and gy_stream_shutdown_write() is not to be called.  With it, if
+     * fd is not known to be in non-blocking mode: SOCKET, it is one, or NOWAIT, it takes
+     * RWF_NOWAIT (sys_pipe.h).  WATCH: nothing is read; what makes fd
      * readable or breaks it (the other end of a pipe was closed) is told by eof(). */
     GY_STREAM_PIPE = 1u << 12,
     GY_STREAM_WATCH = 1u << 13,
@@ -84,6 +85,8 @@ enum gy_stream_flags {
     /* With READ_OUT, for a UNIX socket: a short read says by itself whether it stopped at something
      * that is not bytes, so that most need no second one. */
     GY_STREAM_LOCAL = 1u << 15,
+    GY_STREAM_SOCKET = 1u << 16,
+    GY_STREAM_NOWAIT = 1u << 17,
 };
 
 struct gy_stream {
@@ -108,7 +111,8 @@ struct gy_stream {
         end; /* MULTISHOT: what comes after the held bytes: -errno, 1 for the peer's end, or 0 */
 };
 
-/* fd must be non-blocking; the stream owns it from here on (it closes it, nobody else does). */
+/* fd must be a socket, or non-blocking (but see GY_STREAM_PIPE); the stream owns it from here on
+ * (it closes it, nobody else does). */
 void gy_stream_init(struct gy_stream *stream, struct gy_loop *loop, int fd,
                     const struct gy_stream_host *host, enum gy_recv_policy policy);
 

@@ -163,6 +163,18 @@ call_recv(const struct gy_stream *stream, void *data, size_t len, bool *cut)
     return ring->ops->try_recv_local(ring, stream->fd, data, len, cut);
 }
 
+static ssize_t
+call_read(const struct gy_stream *stream, void *data, size_t len)
+{
+    struct gy_ring *ring = stream->loop->ring;
+
+    if (GY_LIKELY((stream->flags & GY_STREAM_NOWAIT) != 0))
+        return ring->ops->try_read_pipe(ring, stream->fd, data, len);
+    if ((stream->flags & GY_STREAM_SOCKET) != 0)
+        return ring->ops->try_recv(ring, stream->fd, data, len);
+    return ring->ops->try_read(ring, stream->fd, data, len);
+}
+
 /* One recv(2), the `calls`-th of this turn.  False when there is no more to read for now.
  * The end is delivered by the first call of a turn alone: data and end never come in one turn, as
  * on a selector loop.  A protocol may put off to the next turn what the end would cut short (TLS
@@ -186,7 +198,7 @@ receive_once(struct gy_stream *stream, unsigned calls)
     if (GY_LIKELY((stream->flags & GY_STREAM_PIPE) == 0))
         got = call_recv(stream, data, len, &cut);
     else
-        got = loop->ring->ops->try_read(loop->ring, stream->fd, data, len);
+        got = call_read(stream, data, len);
     if (got > 0) {
         if ((size_t)got < len && (stream->flags & GY_STREAM_HUNGUP) == 0 && !cut)
             stream->flags &= ~(uint32_t)GY_STREAM_READABLE;

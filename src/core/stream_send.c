@@ -80,8 +80,10 @@ call_send(struct gy_stream *stream, const struct iovec *iov, unsigned count)
     struct gy_ring *ring = stream->loop->ring;
 
     stream->loop->counters.send_calls++;
-    if (GY_LIKELY((stream->flags & GY_STREAM_PIPE) == 0))
+    if (GY_LIKELY((stream->flags & (GY_STREAM_PIPE | GY_STREAM_SOCKET)) != GY_STREAM_PIPE))
         return ring->ops->try_send(ring, stream->fd, iov, count);
+    if (GY_LIKELY((stream->flags & GY_STREAM_NOWAIT) != 0))
+        return ring->ops->try_write_pipe(ring, stream->fd, iov, count);
     return ring->ops->try_write(ring, stream->fd, iov, count);
 }
 

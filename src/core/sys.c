@@ -1,15 +1,14 @@
 /* sys.c: system calls as functions that return -errno; see sys.h.
- * Thread: any.  Owner of nothing: no state but the counter of thread numbers, and whether the
- * kernel refused a flag. */
+ * Thread: any.  Owner of nothing: no state but the counter of thread numbers. */
 #include "sys.h"
 #include "fault.h"
+#include "sys_pipe.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/time_types.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -18,10 +17,6 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-
-#ifndef RWF_NOSIGNAL /* headers of Linux before 6.18 */
-#define RWF_NOSIGNAL 0x00000100
-#endif
 
 #ifndef UDP_SEGMENT /* headers of Linux before 4.18 */
 #define UDP_SEGMENT 103
@@ -43,58 +38,6 @@ plain_read(int fd, void *buf, size_t len)
         res = read(fd, buf, len);
     while (res < 0 && errno == EINTR);
     return res < 0 ? -errno : res;
-}
-
-static ssize_t
-plain_write(int fd, const struct iovec *iov, unsigned count)
-{
-    ssize_t res;
-    do
-        res = writev(fd, iov, (int)count);
-    while (res < 0 && errno == EINTR);
-    return res < 0 ? -errno : res;
-}
-
-/* SIGPIPE is ignored, as in nearly every Python, or kept away from this thread and taken back. */
-ssize_t
-gy_sys_write_masked(int fd, const struct iovec *iov, unsigned count)
-{
-    const struct timespec no_wait = {0, 0};
-    struct sigaction action;
-    sigset_t sigpipe, before, pending;
-    ssize_t res;
-    if (sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_IGN)
-        return plain_write(fd, iov, count);
-    (void)sigemptyset(&sigpipe);
-    (void)sigaddset(&sigpipe, SIGPIPE);
-    (void)pthread_sigmask(SIG_BLOCK, &sigpipe, &before);
-    (void)sigpending(&pending);
-    res = plain_write(fd, iov, count);
-    if (res == -EPIPE && sigismember(&pending, SIGPIPE) == 0)
-        (void)sigtimedwait(&sigpipe, NULL, &no_wait);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return res;
-}
-
-ssize_t
-gy_sys_write(int fd, const struct iovec *iov, unsigned count)
-{
-    static atomic_bool refused; /* by the kernel, or by one odd file: both ways are right */
-    ssize_t res = GY_FAULT(SYSCALL);
-    GY_ASSERT(count > 0);
-    if (GY_UNLIKELY(res < 0))
-        return res;
-    if (GY_UNLIKELY(atomic_load_explicit(&refused, memory_order_relaxed)))
-        return gy_sys_write_masked(fd, iov, count);
-    do
-        res = pwritev2(fd, iov, (int)count, -1, RWF_NOSIGNAL);
-    while (res < 0 && errno == EINTR);
-    if (GY_LIKELY(res >= 0))
-        return res;
-    if (errno != EOPNOTSUPP && errno != ENOSYS)
-        return -errno;
-    atomic_store_explicit(&refused, true, memory_order_relaxed);
-    return gy_sys_write_masked(fd, iov, count);
 }
 
 ssize_t

@@ -12,7 +12,8 @@
 
 struct epoll_event;
 
-/* On sockets with MSG_DONTWAIT; on other descriptors (pipes) as gy_sys_read and gy_sys_write. */
+/* On sockets with MSG_DONTWAIT; on other descriptors (pipes) as gy_sys_read and, in
+ * sys_pipe.h, gy_sys_write. */
 ssize_t gy_sys_recv(int fd, void *buf, size_t len);
 /* On a UNIX socket; *cut: descriptors or credentials came with the bytes and ended them (what was
  * passed is closed, as recv(2) does). */
@@ -48,14 +49,8 @@ int gy_sys_epoll_wait(int epoll_fd, struct epoll_event *events, int max,
                       int wait_ms); /* -1: ever */
 int gy_sys_epoll_pwait2(int epoll_fd, struct epoll_event *events, int max, int64_t wait_ns);
 
-/* Both wait unless the descriptor is in non-blocking mode. */
-ssize_t gy_sys_read(int fd, void *buf, size_t len);
-/* -EPIPE and no SIGPIPE when nobody will read.  What gets lost without RWF_NOSIGNAL (Linux 6.18) is
- * a SIGPIPE that another thread sends to this one at that very moment. */
-ssize_t gy_sys_write(int fd, const struct iovec *iov, unsigned count);
-/* The way of kernels that do not know RWF_NOSIGNAL; for the tests. */
-ssize_t gy_sys_write_masked(int fd, const struct iovec *iov, unsigned count);
-int gy_sys_open(const char *path, int flags); /* of a file that is there */
+ssize_t gy_sys_read(int fd, void *buf, size_t len); /* waits unless in non-blocking mode */
+int gy_sys_open(const char *path, int flags);       /* of a file that is there */
 /* The beginning of a file. */
 ssize_t gy_sys_read_file(const char *path, void *buf, size_t len);
 

@@ -1,5 +1,6 @@
 /* test_sys.c: the plain system calls, allocations and trace of the core. */
 #include "gy_test.h"
+#include "sys_pipe.h"
 #include "trace.h"
 
 #include <fcntl.h>
@@ -64,38 +65,6 @@ test_pipes(void)
     gy_sys_close(fds[1]);
     CHECK_EQ(gy_sys_recv(fds[0], buf, sizeof buf), 0);
     gy_sys_close(fds[0]);
-}
-
-/* Nobody reads: -EPIPE, and SIGPIPE, which would end the process, is not raised. */
-static void
-test_write_to_a_broken_pipe(void)
-{
-    int fds[2];
-    int pair[2];
-    char buf[16];
-    sigset_t pending;
-    struct iovec pieces[2] = {piece("ab"), piece("cd")};
-    CHECK(signal(SIGPIPE, SIG_DFL) != SIG_ERR);
-    for (unsigned ignored = 0; ignored < 2; ignored++) {
-        CHECK_EQ(pipe2(fds, O_CLOEXEC | O_NONBLOCK), 0);
-        CHECK_EQ(gy_sys_write(fds[1], pieces, 2), 4);
-        CHECK_EQ(gy_sys_write_masked(fds[1], pieces, 1), 2);
-        CHECK_EQ(gy_sys_read(fds[0], buf, sizeof buf), 6);
-        CHECK_EQ(memcmp(buf, "abcdab", 6), 0);
-        gy_sys_close(fds[0]);
-        CHECK_EQ(gy_sys_write(fds[1], pieces, 2), -EPIPE);
-        CHECK_EQ(gy_sys_write_masked(fds[1], pieces, 2), -EPIPE);
-        CHECK_EQ(gy_sys_send(fds[1], pieces, 2), -EPIPE);
-        gy_sys_close(fds[1]);
-        CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
-        gy_sys_close(pair[0]);
-        CHECK_EQ(gy_sys_write(pair[1], pieces, 2), -EPIPE);
-        CHECK_EQ(gy_sys_write_masked(pair[1], pieces, 2), -EPIPE);
-        gy_sys_close(pair[1]);
-        CHECK_EQ(sigpending(&pending), 0);
-        CHECK_EQ(sigismember(&pending, SIGPIPE), 0);
-        CHECK(signal(SIGPIPE, SIG_IGN) != SIG_ERR);
-    }
 }
 
 static void
@@ -326,7 +295,6 @@ static const struct gy_test tests[] = {
     GY_TEST(test_send_and_receive),
     GY_TEST(test_send_to_a_full_socket),
     GY_TEST(test_pipes),
-    GY_TEST(test_write_to_a_broken_pipe),
     GY_TEST(test_connect_and_accept),
     GY_TEST(test_files),
     GY_TEST(test_thread_ids),

@@ -91,7 +91,6 @@ def test_read(loop, ends):
     assert transport.get_extra_info("socket", "nothing") == "nothing"
     assert transport.get_protocol() is protocol
     assert transport.is_reading()
-    assert not os.get_blocking(r.fileno())
     w.write(b"one")
     run_until(loop, lambda: protocol.data == b"one")
     w.write(b"two")

@@ -175,10 +175,19 @@ def test_communicate(loop):
     run(loop, main())
 
 
-def test_communicate_with_a_child_that_does_not_read(loop):
+@pytest.mark.parametrize("when", ["at once", "when the pipe is full"])
+def test_communicate_with_a_child_that_does_not_read(loop, when):
+    wait = "read -r line; " if when == "when the pipe is full" else ""
+
     async def main():
-        code, out, _ = await output("/bin/sh", "-c", "echo done", input=bytes(1 << 20))
-        assert (code, out) == (0, b"done\n")
+        process = await asyncio.create_subprocess_exec(
+            "/bin/sh", "-c", f"{wait}echo done", stdin=PIPE, stdout=PIPE
+        )
+        out, _ = await process.communicate(b"line\n" + bytes(1 << 20))
+        assert (process.returncode, out) == (0, b"done\n")
+        # Old releases of 3.11 report the broken pipe if nobody asks for it: asyncio's own loop too.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await process.stdin.wait_closed()
 
     run(loop, main())
 
