@@ -209,28 +209,34 @@ class TCPMixin:
     # ---- sock_*: the call is tried at once, only the wait is on the ring.  Then it gives a SockOp,
     # which ends with the coroutine that awaits it
 
-    def _check_sock(self, sock: Any) -> None:
+    def _check_sock(self, sock: Any, method: str) -> bool:
+        """True: this is not socket.socket's method; the one that it is has to be called."""
+        another = False
         if type(sock) is not socket.socket:
             _check_ssl_socket(sock)
+            another = getattr(type(sock), method, None) is not getattr(socket.socket, method)
         if self._debug and sock.gettimeout() != 0:
             raise ValueError("the socket must be non-blocking")
+        return another
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
         """Receive up to n bytes."""
-        self._check_sock(sock)
+        if self._check_sock(sock, "recv"):
+            return await self._try_when_ready(sock, False, "recv", n)  # type: ignore[no-any-return]
         op = self._sock_recv(sock, n)
         return await op if type(op) is _SockOp else op  # type: ignore[no-any-return]
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive into a writable buffer; the number of bytes."""
-        self._check_sock(sock)
+        if self._check_sock(sock, "recv_into"):
+            return await self._try_when_ready(sock, False, "recv_into", buf)  # type: ignore[no-any-return]
         op = self._sock_recv_into(sock, buf)
         return await op if type(op) is _SockOp else op  # type: ignore[no-any-return]
 
     async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
         """Receive a datagram of up to bufsize bytes: (bytes, address)."""
-        self._check_sock(sock)
-        op = self._sock_recvfrom(sock, bufsize)
+        another = self._check_sock(sock, "recvfrom")
+        op = NotImplemented if another else self._sock_recvfrom(sock, bufsize)
         if op is NotImplemented:
             return await self._try_when_ready(sock, False, "recvfrom", bufsize)  # type: ignore[no-any-return]
         return await op if type(op) is _SockOp else op  # type: ignore[no-any-return]
@@ -239,8 +245,8 @@ class TCPMixin:
         self, sock: socket.socket, buf: Any, nbytes: int = 0
     ) -> tuple[int, Any]:
         """Receive a datagram into a writable buffer: (number of bytes, address)."""
-        self._check_sock(sock)
-        op = self._sock_recvfrom_into(sock, buf, nbytes)
+        another = self._check_sock(sock, "recvfrom_into")
+        op = NotImplemented if another else self._sock_recvfrom_into(sock, buf, nbytes)
         if op is NotImplemented:
             return await self._try_when_ready(  # type: ignore[no-any-return]
                 sock, False, "recvfrom_into", buf, nbytes or len(buf)
@@ -249,10 +255,8 @@ class TCPMixin:
 
     async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
         """Send data as one datagram to address; the number of bytes."""
-        self._check_sock(sock)
-        # What only looks like a socket (a wrapper, a mock) has a sendto() of its own, which counts.
-        real = issubclass(type(sock), socket.socket)
-        op = self._sock_sendto(sock, data, address) if real else NotImplemented
+        another = self._check_sock(sock, "sendto")
+        op = NotImplemented if another else self._sock_sendto(sock, data, address)
         if op is NotImplemented:
             return await self._try_when_ready(sock, True, "sendto", data, address)  # type: ignore[no-any-return]
         return await op if type(op) is _SockOp else op  # type: ignore[no-any-return]
@@ -270,14 +274,26 @@ class TCPMixin:
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of data."""
-        self._check_sock(sock)
+        if self._check_sock(sock, "send"):
+            await self._sendall_otherwise(sock, data)
+            return
         op = self._sock_sendall(sock, data)
         if type(op) is _SockOp:
             await op
 
+    async def _sendall_otherwise(self, sock: Any, data: Any) -> None:
+        sent = await self._try_when_ready(sock, True, "send", data)
+        while sent < len(data):
+            data = memoryview(data)[sent:]
+            await self._sock_wait(sock, True)
+            sent = await self._try_when_ready(sock, True, "send", data)
+
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
         """Accept a connection: (socket, address)."""
-        self._check_sock(sock)
+        if self._check_sock(sock, "accept"):
+            conn, address = await self._try_when_ready(sock, False, "accept")
+            conn.setblocking(False)
+            return conn, address
         op = self._sock_accept(sock)
         fd = await op if type(op) is _SockOp else op
         conn = socket.socket(sock.family, sock.type, sock.proto, fileno=fd)
@@ -287,13 +303,13 @@ class TCPMixin:
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect to address, looking its host up if need be."""
-        self._check_sock(sock)
+        another = self._check_sock(sock, "connect")
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             resolved = await self._ensure_resolved(
                 address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
             )
             address = resolved[0][4]
-        op = self._sock_connect(sock, address)
+        op = NotImplemented if another else self._sock_connect(sock, address)
         if op is NotImplemented:
             await self._connect_otherwise(sock, address)
             return
@@ -301,7 +317,7 @@ class TCPMixin:
             await op
 
     async def _connect_otherwise(self, sock: socket.socket, address: Any) -> None:
-        """For families whose addresses only the socket module knows."""
+        """For families whose addresses only the socket module knows, and what is like a socket."""
         try:
             sock.connect(address)
             return

@@ -217,7 +217,9 @@ gpy_loop_start_serving(struct gpy_loop *loop, PyObject *args, PyObject *kwargs)
         gpy_loop_check_open(loop) < 0)
         return NULL;
     PyObject *number = PyObject_CallMethodNoArgs(sock, loop->state->str_fileno);
-    long fd = number ? PyLong_AsLong(number) : -1;
+    long fd = number && PyLong_Check(number) ? PyLong_AsLong(number) : -1;
+    if (number != NULL && !PyLong_Check(number))
+        PyErr_Format(PyExc_ValueError, "Invalid file object: %R", number);
     Py_XDECREF(number);
     if (fd < 0)
         return PyErr_Occurred()

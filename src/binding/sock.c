@@ -237,24 +237,30 @@ static const struct gy_sockop_host sockop_host = {
 /* ---- the methods
  * ------------------------------------------------------------------------------------ */
 
+/* The socket's descriptor, or -1 and an exception. */
+static int
+descriptor_of(struct gpy_state *state, PyObject *sock)
+{
+    PyObject *number = PyObject_CallMethodNoArgs(sock, state->str_fileno);
+    long value = number ? PyLong_AsLong(number) : -1;
+    Py_XDECREF(number);
+    if (value >= 0)
+        return (int)value;
+    if (!PyErr_Occurred())
+        (void)gpy_oserror_raise(-EBADF);
+    return -1;
+}
+
+/* An operation whose buffer is looked at before its socket, as the socket module does it. */
 static struct gpy_sockop *
-sockop_new(struct gpy_loop *loop, PyObject *sock, int *fd)
+sockop_new_without_fd(struct gpy_loop *loop, PyObject *sock)
 {
     PyTypeObject *type = loop->state->sockop_type;
     if (gpy_loop_check_open(loop) < 0)
         return NULL;
-    PyObject *number = PyObject_CallMethodNoArgs(sock, loop->state->str_fileno);
-    long value = number ? PyLong_AsLong(number) : -1;
-    Py_XDECREF(number);
-    if (value < 0) {
-        if (!PyErr_Occurred())
-            (void)gpy_oserror_raise(-EBADF);
-        return NULL;
-    }
     struct gpy_sockop *self = (struct gpy_sockop *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    *fd = (int)value;
     self->loop = (struct gpy_loop *)Py_NewRef((PyObject *)loop);
     self->sock = Py_NewRef(sock);
     self->accepted = -1;
@@ -262,6 +268,29 @@ sockop_new(struct gpy_loop *loop, PyObject *sock, int *fd)
     self->member.abandon = member_abandon;
     gy_sockop_init(&self->op, &loop->core, &sockop_host);
     return self;
+}
+
+static struct gpy_sockop *
+sockop_new(struct gpy_loop *loop, PyObject *sock, int *fd)
+{
+    *fd = descriptor_of(loop->state, sock);
+    return *fd >= 0 ? sockop_new_without_fd(loop, sock) : NULL;
+}
+
+/* The call's buffer (format: of PyArg_Parse) and then the descriptor, which is left alone if there
+ * is nothing to receive.  0, or -1 and self is gone. */
+static int
+take_buffer(struct gpy_sockop *self, PyObject *buffer, const char *format, int *fd)
+{
+    *fd = -1;
+    if (!PyArg_Parse(buffer, format, &self->view))
+        self->view.obj = NULL;
+    else if (format[0] == 'w' && self->view.len == 0)
+        return 0;
+    else if ((*fd = descriptor_of(self->loop->state, self->sock)) >= 0)
+        return 0;
+    Py_DECREF(self);
+    return -1;
 }
 
 /* The result of a call that was tried: its value, or self if it has to wait.  Takes self over. */
@@ -328,9 +357,9 @@ family_is_known(struct gpy_state *state, PyObject *sock)
 }
 
 static struct gpy_sockop *
-sockop_new_with_peer(struct gpy_loop *loop, PyObject *sock, int *fd)
+sockop_new_with_peer(struct gpy_loop *loop, PyObject *sock)
 {
-    struct gpy_sockop *self = sockop_new(loop, sock, fd);
+    struct gpy_sockop *self = sockop_new_without_fd(loop, sock);
     if (self == NULL)
         return NULL;
     self->peer = PyMem_Malloc(sizeof(*self->peer));
@@ -354,6 +383,8 @@ gpy_loop_sock_recv(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t narg
         PyErr_SetString(PyExc_ValueError, "negative buffersize in recv");
         return NULL;
     }
+    if (len == 0)
+        return PyBytes_FromStringAndSize(NULL, 0); /* the socket is not asked */
     struct gpy_sockop *self = sockop_new(loop, args[0], &fd);
     if (self == NULL)
         return NULL;
@@ -372,13 +403,11 @@ gpy_loop_sock_recv_into(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t
     int fd;
     if (check_args("_sock_recv_into", nargs, 2) < 0)
         return NULL;
-    struct gpy_sockop *self = sockop_new(loop, args[0], &fd);
-    if (self == NULL)
+    struct gpy_sockop *self = sockop_new_without_fd(loop, args[0]);
+    if (self == NULL || take_buffer(self, args[1], "w*:recv_into", &fd) < 0)
         return NULL;
-    if (PyObject_GetBuffer(args[1], &self->view, PyBUF_WRITABLE) < 0) {
-        Py_DECREF(self);
-        return NULL;
-    }
+    if (fd < 0)
+        return finish_call(self, 0);
     return finish_call(self, gy_sockop_recv(&self->op, fd, self->view.buf, (size_t)self->view.len));
 }
 
@@ -398,10 +427,11 @@ gpy_loop_sock_recvfrom(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t 
     int known = family_is_known(loop->state, args[0]);
     if (known <= 0)
         return known < 0 ? NULL : Py_NewRef(Py_NotImplemented);
-    struct gpy_sockop *self = sockop_new_with_peer(loop, args[0], &fd);
+    struct gpy_sockop *self = sockop_new_with_peer(loop, args[0]);
     if (self == NULL)
         return NULL;
-    self->bytes = PyBytes_FromStringAndSize(NULL, len);
+    fd = descriptor_of(loop->state, args[0]);
+    self->bytes = fd >= 0 ? PyBytes_FromStringAndSize(NULL, len) : NULL;
     if (self->bytes == NULL) {
         Py_DECREF(self);
         return NULL;
@@ -441,10 +471,11 @@ gpy_loop_sock_recvfrom_into(struct gpy_loop *loop, PyObject *const *args, Py_ssi
     int known = family_is_known(loop->state, args[0]);
     if (known <= 0)
         return known < 0 ? NULL : Py_NewRef(Py_NotImplemented);
-    struct gpy_sockop *self = sockop_new_with_peer(loop, args[0], &fd);
+    struct gpy_sockop *self = sockop_new_with_peer(loop, args[0]);
     if (self == NULL)
         return NULL;
-    if (take_writable(self, args[1], args[2], &len) < 0) {
+    if (take_writable(self, args[1], args[2], &len) < 0 ||
+        (fd = descriptor_of(loop->state, args[0])) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -465,14 +496,9 @@ gpy_loop_sock_sendto(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t na
     int known = gpy_sockaddr_parse(family, args[2], &address, &len);
     if (known <= 0)
         return known < 0 ? NULL : Py_NewRef(Py_NotImplemented);
-    struct gpy_sockop *self = sockop_new_with_peer(loop, args[0], &fd);
-    if (self == NULL)
+    struct gpy_sockop *self = sockop_new_with_peer(loop, args[0]);
+    if (self == NULL || take_buffer(self, args[1], "y*:sendto", &fd) < 0)
         return NULL;
-    if (!PyArg_Parse(args[1], "y*:sendto", &self->view)) {
-        self->view.obj = NULL;
-        Py_DECREF(self);
-        return NULL;
-    }
     self->peer->storage = address;
     self->peer->len = len;
     return finish_call(
@@ -485,13 +511,9 @@ gpy_loop_sock_sendall(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t n
     int fd;
     if (check_args("_sock_sendall", nargs, 2) < 0)
         return NULL;
-    struct gpy_sockop *self = sockop_new(loop, args[0], &fd);
-    if (self == NULL)
+    struct gpy_sockop *self = sockop_new_without_fd(loop, args[0]);
+    if (self == NULL || take_buffer(self, args[1], "y*:send", &fd) < 0)
         return NULL;
-    if (PyObject_GetBuffer(args[1], &self->view, PyBUF_SIMPLE) < 0) {
-        Py_DECREF(self);
-        return NULL;
-    }
     return finish_call(self,
                        gy_sockop_sendall(&self->op, fd, self->view.buf, (size_t)self->view.len));
 }

@@ -256,13 +256,136 @@ def test_wrong_arguments(loop, pair):
     for coro, error in (
         (loop.sock_recv(left, "many"), TypeError),
         (loop.sock_recv(left, -1), ValueError),
-        (loop.sock_recv_into(left, b"read-only"), (TypeError, BufferError)),
+        (loop.sock_recv_into(left, b"read-only"), TypeError),
         (loop.sock_sendall(left, "text"), TypeError),
         (loop.sock_recv(object(), 1), (AttributeError, TypeError)),
     ):
         with pytest.raises(error):
             drive(loop, coro)
     assert drive(loop, loop.sock_recv(left, 10)) == b"data"
+
+
+def test_nothing_is_asked_for(loop, pair, client):
+    """As the socket module has it: the socket is not even looked at."""
+    left, right = pair
+    right.send(b"data")
+    left.close()
+
+    async def main():
+        for sock in (left, client):
+            assert await loop.sock_recv(sock, 0) == b""
+            assert await loop.sock_recv_into(sock, bytearray()) == 0
+
+    drive(loop, main())
+
+
+def test_wrong_arguments_of_a_closed_socket(loop, pair):
+    """The arguments are looked at first."""
+    left, _ = pair
+    left.close()
+    for coro, error in (
+        (loop.sock_recv(left, "many"), TypeError),
+        (loop.sock_recv_into(left, b"read-only"), TypeError),
+        (loop.sock_recv_into(left, 5), TypeError),
+        (loop.sock_sendall(left, "text"), TypeError),
+        (loop.sock_sendall(left, memoryview(b"12345678")[::2]), BufferError),
+        (loop.sock_recvfrom_into(left, bytearray(5), 10), ValueError),
+        (loop.sock_sendto(left, "text", ("127.0.0.1", 9)), TypeError),
+    ):
+        with pytest.raises(error):
+            drive(loop, coro)
+
+
+class Noting(socket.socket):
+    """A socket with methods of its own, which are asyncio's to call."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.calls = []
+
+
+def noted(name):
+    def method(self, *args):
+        self.calls.append(name)
+        return getattr(socket.socket, name)(self, *args)
+
+    return method
+
+
+for method in "recv recv_into recvfrom recvfrom_into send sendto accept connect".split():
+    setattr(Noting, method, noted(method))
+
+
+def test_methods_of_a_subclass_are_called(loop):
+    async def main():
+        with Noting() as listener, Noting() as client:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            for sock in (listener, client):
+                sock.setblocking(False)
+            accepting = asyncio.create_task(loop.sock_accept(listener))
+            await spin()
+            await loop.sock_connect(client, listener.getsockname())
+            conn, address = await accepting
+            assert address == client.getsockname()
+            with conn:
+                assert conn.gettimeout() == 0
+                receiving = asyncio.create_task(loop.sock_recv(client, 2))
+                await spin()
+                conn.send(b"abcdefgh")
+                assert await receiving == b"ab"
+                buffer = bytearray(2)
+                assert await loop.sock_recv_into(client, buffer) == 2
+                assert (await loop.sock_recvfrom(client, 2))[0] == b"ef"
+                assert (await loop.sock_recvfrom_into(client, buffer, 1))[0] == 1
+                assert buffer == b"gd"
+                data = os.urandom(10_000_000)
+                sending = asyncio.create_task(loop.sock_sendall(client, data))
+                got = bytearray()
+                while len(got) < len(data):
+                    got += await loop.sock_recv(conn, 1 << 20)
+                await sending
+                assert got == data
+            return listener.calls, client.calls
+
+    accepted, called = drive(loop, main())
+    assert set(accepted) == {"accept"} and len(accepted) > 1
+    assert called[0] == "connect" and called.count("recv") > 1 and called.count("send") > 1
+    assert set(called[1:]) == {"recv", "recv_into", "recvfrom", "recvfrom_into", "send"}
+
+
+def test_what_is_like_a_socket(loop, pair):
+    """Its methods count; of the socket that it may hide, only the descriptor is used."""
+    left, right = pair
+
+    class Upper:
+        def __init__(self, sock):
+            self.sock = sock
+
+        def recv(self, n):
+            return self.sock.recv(n).upper()
+
+        def send(self, data):
+            return self.sock.send(bytes(data).upper()[:2])
+
+        def fileno(self):
+            return self.sock.fileno()
+
+        def gettimeout(self):
+            return 0
+
+    async def main():
+        like = Upper(left)
+        await loop.sock_sendall(like, b"hello")
+        assert await loop.sock_recv(right, 10) == b"HELLO"
+        receiving = asyncio.create_task(loop.sock_recv(like, 10))
+        await spin()
+        right.send(b"world")
+        assert await receiving == b"WORLD"
+        with pytest.raises(AttributeError, match="recv_into"):
+            await loop.sock_recv_into(like, bytearray(1))
+
+    drive(loop, main())
 
 
 def test_closed_socket(loop, pair, listener):
