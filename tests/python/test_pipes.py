@@ -472,6 +472,29 @@ def test_write_to_a_device(loop):
         loop.run_until_complete(protocol.lost)
 
 
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/zero"])
+def test_read_a_device(loop, kind, device):
+    """One that cannot be polled: gyre reads it; asyncio reports PermissionError and never does."""
+    contexts = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
+    with open(device, "rb", 0) as file:
+        transport, protocol = reader(loop, file)
+        if kind == "asyncio":
+            run_turns(loop, 3)
+            assert [type(context["exception"]) for context in contexts] == [PermissionError]
+            assert protocol.trace == ["made"]
+        elif device == "/dev/zero":
+            run_until(loop, lambda: len(protocol.data) > 100_000)
+            assert protocol.data.count(0) == len(protocol.data)
+        else:
+            loop.run_until_complete(protocol.lost)
+            assert protocol.trace == ["made", "eof", ("lost", NONE)]
+        assert kind == "asyncio" or contexts == []
+        transport.close()
+        if not protocol.lost.done():
+            loop.run_until_complete(protocol.lost)
+
+
 def test_write_limits(loop, ends):
     _, w = ends
     transport, protocol = writer(loop, w)
