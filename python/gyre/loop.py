@@ -77,8 +77,8 @@ class Loop(
     at once if it is much; what the socket does not take leaves by the ring.  'batched': all by the
     ring, submitted by the system call that waits for events, one for many connections.
     busy_poll: microseconds that the loop looks for events before it sleeps, because to be woken
-    takes longer than that. None (the default): up to 50, while waits are short and looking pays,
-    within a quarter of the time beyond what sleeps would have cost (20 each). 0: never. Any other
+    takes longer than that. None (the default): up to 50, while waits usually take less than 25,
+    within an eighth of the time beyond what sleeps would have cost (10 each). 0: never. Any other
     number: always, that long.
     udp_offload: datagrams of one size to one destination, sent in a row in one callback, leave as
     one system call (UDP_SEGMENT), and those of one sender arrive by one (UDP_GRO), where the kernel

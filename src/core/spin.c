@@ -4,13 +4,14 @@
 enum {
     USUAL_SHIFT = 3,         /* a new wait weighs 1/8 in the average                       */
     VAIN_SKIP_SHIFT_MAX = 8, /* after many looks in vain: one in 256 sleeps                */
-    SPIN_SHARE = 4,          /* one part in this many of the time may be spent             */
-    /* What a sleep and its wake-up cost in CPU time: a look that was shorter cost nothing. */
-    SLEEP_COST_NS = 20 * 1000,
+    SPIN_SHARE = 8,          /* one part in this many of the time may be spent             */
+    /* About what a sleep and its wake-up cost in CPU time: a look that was shorter cost nothing. */
+    SLEEP_COST_NS = 10 * 1000,
     CREDIT_MAX_NS = 1000 * 1000,
-    USUAL_LIMITS = 2, /* looks make sense while waits take less than this many limits: what was
-                       * measured asleep has the wake-up in it */
-    CAP_LIMITS = 4,
+    /* Waits that usually take longer are slept at once: what a look saves is the wake-up, and it
+     * would burn several times that.  What was measured asleep has the wake-up in it. */
+    WORTH_NS = 25 * 1000,
+    CAP_NS = 4 * WORTH_NS, /* one long wait among short ones changes little */
 };
 
 void
@@ -18,10 +19,8 @@ gy_spin_init(struct gy_spin *spin, int64_t limit_ns, bool always)
 {
     GY_ASSERT(limit_ns >= 0);
     GY_ASSERT(limit_ns <= GY_SPIN_MAX_NS);
-    *spin = (struct gy_spin){.limit_ns = limit_ns,
-                             .always = always,
-                             .usual_ns = CAP_LIMITS * limit_ns,
-                             .credit_ns = CREDIT_MAX_NS};
+    *spin = (struct gy_spin){
+        .limit_ns = limit_ns, .always = always, .usual_ns = CAP_NS, .credit_ns = CREDIT_MAX_NS};
 }
 
 static void
@@ -41,7 +40,7 @@ gy_spin_budget(struct gy_spin *spin, int64_t now_ns)
 {
     if (spin->always)
         return spin->limit_ns;
-    if (spin->usual_ns >= USUAL_LIMITS * spin->limit_ns)
+    if (spin->usual_ns >= WORTH_NS)
         return 0;
     top_up(spin, now_ns);
     if (spin->skip > 0) {
@@ -73,8 +72,7 @@ gy_spin_looked(struct gy_spin *spin, int64_t took_ns, bool found)
 void
 gy_spin_waited(struct gy_spin *spin, int64_t took_ns)
 {
-    int64_t cap_ns = CAP_LIMITS * spin->limit_ns;
-    if (took_ns > cap_ns)
-        took_ns = cap_ns;
+    if (took_ns > CAP_NS)
+        took_ns = CAP_NS;
     spin->usual_ns += (took_ns - spin->usual_ns) / (1 << USUAL_SHIFT);
 }

@@ -67,6 +67,29 @@ test_short_waits_are_looked_at(void)
     CHECK_EQ(waits(&spin, 1000, 10 * LIMIT_NS, &now_ns), 0);
 }
 
+/* A message each 50 us: a look would find it and burn the time between. */
+static void
+test_even_spacing_is_slept(void)
+{
+    struct gy_spin spin;
+    int64_t now_ns = 1;
+    gy_spin_init(&spin, LIMIT_NS, false);
+    (void)waits(&spin, 20, 5 * 1000, &now_ns);
+    (void)waits(&spin, 20, 38 * 1000, &now_ns);
+    CHECK_EQ(waits(&spin, 1000, 38 * 1000, &now_ns), 0);
+}
+
+static void
+test_a_long_wait_among_short_ones_changes_nothing(void)
+{
+    struct gy_spin spin;
+    int64_t now_ns = 1;
+    gy_spin_init(&spin, LIMIT_NS, false);
+    (void)waits(&spin, 40, 8 * 1000, &now_ns);
+    gy_spin_waited(&spin, GY_NS_PER_SECOND);
+    CHECK_EQ(waits(&spin, 1000, 8 * 1000, &now_ns), 1000);
+}
+
 /* Waits that are a little longer than the longest look. */
 static void
 test_looks_in_vain_get_rare(void)
@@ -74,10 +97,11 @@ test_looks_in_vain_get_rare(void)
     struct gy_spin spin;
     int64_t now_ns = 1;
     unsigned looks;
-    gy_spin_init(&spin, LIMIT_NS, false);
-    (void)waits(&spin, 20, 10 * 1000, &now_ns);
-    (void)waits(&spin, 1000, LIMIT_NS + 1000, &now_ns);
-    looks = waits(&spin, 10000, LIMIT_NS + 1000, &now_ns);
+    enum { SHORT_NS = 10 * 1000 };
+    gy_spin_init(&spin, SHORT_NS, false);
+    (void)waits(&spin, 40, SHORT_NS / 2, &now_ns);
+    (void)waits(&spin, 1000, SHORT_NS + 1000, &now_ns);
+    looks = waits(&spin, 10000, SHORT_NS + 1000, &now_ns);
     CHECK_LT(0, looks);
     CHECK_LE(looks, 100);
 }
@@ -91,21 +115,23 @@ test_no_more_than_a_share_of_the_time(void)
     int64_t began_ns;
     uint64_t spent_ns;
     uint64_t found;
+    enum { WAIT_NS = 24 * 1000 };
     gy_spin_init(&spin, LIMIT_NS, false);
-    (void)waits(&spin, 100, LIMIT_NS - 1000, &now_ns);
+    (void)waits(&spin, 40, 5 * 1000, &now_ns);
+    (void)waits(&spin, 100, WAIT_NS, &now_ns);
     began_ns = now_ns;
     spent_ns = spin.spent_ns;
     found = spin.found;
     for (int i = 0; i < 10000; i++) { /* back to back: the loop does nothing else */
         int64_t budget_ns = gy_spin_budget(&spin, now_ns);
         if (budget_ns > 0)
-            gy_spin_looked(&spin, LIMIT_NS - 1000, true);
-        gy_spin_waited(&spin, LIMIT_NS - 1000);
-        now_ns += LIMIT_NS - 1000;
+            gy_spin_looked(&spin, WAIT_NS, true);
+        gy_spin_waited(&spin, WAIT_NS);
+        now_ns += WAIT_NS;
     }
-    /* 20 us of each look are what the sleep would have cost. */
-    spent_ns = spin.spent_ns - spent_ns - (spin.found - found) * 20 * 1000;
-    CHECK_LE(spent_ns, (uint64_t)(now_ns - began_ns) / 4 + 2 * 1000 * 1000);
+    /* 10 us of each look are what the sleep would have cost. */
+    spent_ns = spin.spent_ns - spent_ns - (spin.found - found) * 10 * 1000;
+    CHECK_LE(spent_ns, (uint64_t)(now_ns - began_ns) / 8 + 2 * 1000 * 1000);
     CHECK_LT(found + 1000, spin.found);
 }
 
@@ -214,6 +240,8 @@ static const struct gy_test tests[] = {
     GY_TEST(test_always),
     GY_TEST(test_long_waits_are_slept),
     GY_TEST(test_short_waits_are_looked_at),
+    GY_TEST(test_even_spacing_is_slept),
+    GY_TEST(test_a_long_wait_among_short_ones_changes_nothing),
     GY_TEST(test_looks_in_vain_get_rare),
     GY_TEST(test_no_more_than_a_share_of_the_time),
     GY_TEST(test_an_event_ends_the_look),
