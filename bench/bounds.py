@@ -1,0 +1,281 @@
+"""How far from its goal a cell is, and how far a loop that cost nothing would be.
+
+    python -m bench.bounds bench/results/latest/results.json     the cells that miss a goal there
+    python -m bench.bounds --only net.proto.c10.64B micro.task   these, if they belong to a goal
+
+Each cell is measured again, with a profiler attached (bench/profiles.py): gyre and what the goal is
+set against, in turn, in pairs. The bound is what gyre would reach if its own code and all of the C
+library's took no time, with the same system calls, the same Python and the same OpenSSL: whatever
+is then still missing is not the loop's to give. Prints a Markdown table; --output keeps the
+samples as JSON, and several such files make one table with --merge.
+"""
+
+import argparse
+import collections
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from bench import arms, build, cells, goals, machine, profiles, report, servers, stats
+
+GYRE, UVLOOP = "gyre", goals.UVLOOP
+C_SERVERS = ("c-epoll", "c-uring")
+# A loop that costs nothing: these parts of the time are gone.
+REMOVABLE = (profiles.LOOP, profiles.LIBC)
+FULL_ENOUGH = 0.9  # utilisation from which on the CPU time is all of the time
+
+
+# ---- arithmetic ----
+
+
+def shares(parts):
+    """{part: share of all samples}"""
+    total = sum(parts.values())
+    return {part: parts.get(part, 0) / total if total else 0.0 for part in profiles.PARTS}
+
+
+def removable(parts, utilisation=1.0):
+    """The share of the time that a loop that costs nothing would save. Of a process that was not
+    busy all the time, only what it was busy with."""
+    busy = 1.0 if utilisation >= FULL_ENOUGH else utilisation
+    return busy * sum(shares(parts)[part] for part in REMOVABLE)
+
+
+def bound(reached, gone, at_most=False):
+    """What `reached` becomes when the share `gone` of gyre's time is gone."""
+    return reached * (1 - gone) if at_most else reached / (1 - gone)
+
+
+def share_to_go(goal, reached):
+    """The share of gyre's time that would have to go for the goal; 0 when it is reached."""
+    if goal.holds(reached):
+        return 0.0
+    return 1 - (goal.needed / reached if goal.at_most else reached / goal.needed)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of one goal, as measured here."""
+
+    goal: goals.Goal
+    name: str
+    reached: float
+    c_server: float | None  # a C server in gyre's place, as a ratio to the same baseline
+    cpu_us: tuple  # gyre's and the baseline's, per operation
+    parts: tuple  # Counters of gyre's and the baseline's samples
+    utilisation: float
+
+    @property
+    def gone(self):
+        busy = 1.0 if self.goal.kind == goals.COST else self.utilisation
+        return removable(self.parts[0], busy)
+
+    @property
+    def bound(self):
+        return bound(self.reached, self.gone, self.goal.at_most)
+
+    @property
+    def verdict(self):
+        if self.goal.holds(self.reached):
+            return "reached here"
+        if self.c_server is not None and not self.goal.holds(self.c_server):
+            return "a C server without Python does not reach it"
+        needed = share_to_go(self.goal, self.reached)
+        if not self.goal.holds(self.bound):
+            return f"out of reach: {self.rest()} are not the loop's"
+        return f"ours: {needed:.0%} of the time would have to go, of {self.gone:.0%}"
+
+    def rest(self):
+        """The two largest parts of gyre's time that no loop can do without."""
+        left = [
+            (share, part) for part, share in shares(self.parts[0]).items() if part not in REMOVABLE
+        ]
+        return " and ".join(f"{part} {share:.0%}" for share, part in sorted(left)[:-3:-1])
+
+
+def profile_text(cpu_us, parts):
+    """4.32: 84/5/7/4, and the rest by name."""
+    found = shares(parts)
+    text = "/".join(f"{100 * found[part]:.0f}" for part in profiles.PARTS[:4])
+    more = [
+        f"{part} {100 * found[part]:.0f}" for part in profiles.PARTS[4:] if found[part] >= 0.005
+    ]
+    return f"{cpu_us:.3g}: {', '.join([text, *more])}"
+
+
+HEADINGS = ("cell", "needed", "reached", "gyre", "baseline", "C server", "bound", "what that says")
+
+
+def table(rows):
+    """Markdown."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "| " + " | ".join(["---"] * len(HEADINGS)) + " |"]
+    for row in rows:
+        against = "" if row.goal.against == UVLOOP else " of the C limit"
+        limit = "-" if row.c_server is None else f"{row.c_server:.2f}"
+        texts = [profile_text(*each) for each in zip(row.cpu_us, row.parts, strict=True)]
+        values = [f"`{row.name}`", f"{row.goal.needed:g}{against}", f"{row.reached:.2f}", *texts]
+        values += [limit, f"{row.bound:.2f}", row.verdict]
+        lines.append("| " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+# ---- which cells, and which arms ----
+
+
+def wanted(every, chosen):
+    """[(goal, cell)] of the cells with these names that a goal is about and perf can explain."""
+    by_name = {cell.name: cell for cell in every}
+    found = []
+    for goal in goals.GOALS:
+        for name in goals.names_of(goal, chosen):
+            cell = by_name[name]
+            is_memory = cell.parameters.get("load") in ("idle", "burst")
+            if not is_memory and cell.family in profiles.BY_FAMILY and goal.kind != goals.FIGURE:
+                found.append((goal, cell))
+    return found
+
+
+def missed(result):
+    """[(name of a goal, name of a cell)] of the cells of a results.json that miss a goal."""
+    reached = goals.reached(result["cells"], result["arms"], report.limit_share)
+    return [
+        (each.goal.name, name)
+        for each in reached
+        for name, value in each.figures.items()
+        if not each.goal.holds(value)
+    ]
+
+
+def arms_for(cell):
+    specs = [GYRE, UVLOOP]
+    if cell.c_limit:
+        udp = cell.parameters.get("mode") == "udp"
+        specs += C_SERVERS[:1] if udp else C_SERVERS
+    return specs
+
+
+# ---- measuring ----
+
+
+def take(cell, specs, repetitions, bench):
+    """{arm: {"figures": [one per repetition or None], "parts": Counter}}"""
+    placement, settings = bench
+    profile = profiles.BY_FAMILY[cell.family]
+    taken = {spec: {"figures": [], "parts": collections.Counter()} for spec in specs}
+    for repetition in range(repetitions):
+        for spec in specs if repetition % 2 == 0 else reversed(specs):
+            try:
+                figures, parts = profile(cell, arms.parse_arm(spec), placement, settings)
+            except servers.MeasureError as error:
+                print(f"{cell.name} {spec}: {error}", file=sys.stderr)
+                figures, parts = None, {}
+            taken[spec]["figures"].append(figures)
+            taken[spec]["parts"].update(parts)
+    return taken
+
+
+def row_of(goal, cell, taken):
+    """A Row, or None when an arm failed."""
+    metric = goal.metric or cell.metric.key
+    higher = True if goal.kind == goals.COST else cell.metric.higher_is_better
+    column = {spec: stats.column(each["figures"], metric) for spec, each in taken.items()}
+    limits = [column[spec] for spec in C_SERVERS if spec in column]
+    limit = stats.best_of(limits, cell.metric.higher_is_better) if limits else []
+    is_limit = goal.against == goals.LIMIT
+    reached = stats.compare(column[GYRE], limit if is_limit else column[UVLOOP], higher)
+    if reached is None:
+        return None
+    c_server = None if is_limit else stats.compare(limit, column[UVLOOP], higher)
+    baseline = UVLOOP
+    if is_limit:
+        baseline = max(
+            (spec for spec in C_SERVERS if spec in column),
+            key=lambda spec: stats.median_of(taken[spec]["figures"], "rate") or 0,
+        )
+    both = [taken[GYRE], taken[baseline]]
+    return Row(
+        goal,
+        cell.name,
+        reached.ratio,
+        c_server.ratio if c_server else None,
+        tuple(stats.median_of(each["figures"], "cpu_us") for each in both),
+        tuple(collections.Counter(each["parts"]) for each in both),
+        stats.median_of(taken[GYRE]["figures"], "utilisation"),
+    )
+
+
+def rows_of(samples, every):
+    """The Rows of what --output kept, in the order of the goals."""
+    by_cell = {cell.name: cell for cell in every}
+    rows = (
+        row_of(goal, by_cell[each["cell"]], each["taken"])
+        for goal in goals.GOALS
+        for each in samples
+        if goal.name in each["goals"]
+    )
+    return [row for row in rows if row is not None]
+
+
+def measured(pairs, args):
+    placement = machine.Placement(args.server_core, args.client_core)
+    settings = SimpleNamespace(warmup_s=args.warmup, duration_s=args.window, poll="busy")
+    by_cell = {}  # a cell may belong to several goals
+    for goal, cell in pairs:
+        by_cell.setdefault(cell, []).append(goal.name)
+    samples = []
+    with machine.priority():
+        for number, (cell, names) in enumerate(by_cell.items(), 1):
+            print(f"{number}/{len(by_cell)} {cell.name}", file=sys.stderr)
+            taken = take(cell, arms_for(cell), args.reps, (placement, settings))
+            samples.append({"goals": names, "cell": cell.name, "taken": taken})
+            if args.output:  # what there is, should it be interrupted
+                args.output.write_text(json.dumps(samples) + "\n")
+    return samples
+
+
+def parse_arguments(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", nargs="?", type=Path, help="of a run of the benchmarks")
+    parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="names or patterns")
+    parser.add_argument("--reps", type=int, default=3)
+    parser.add_argument("--warmup", type=float, default=0.1)
+    parser.add_argument("--window", type=float, default=0.5, help="seconds")
+    parser.add_argument("--server-core", type=int)
+    parser.add_argument("--client-core", type=int)
+    parser.add_argument("--output", type=Path, metavar="JSON", help="keeps the samples")
+    parser.add_argument(
+        "--merge", nargs="+", type=Path, metavar="JSON", help="tables of kept samples; no run"
+    )
+    args = parser.parse_args(argv)
+    if not (args.results or args.only or args.merge):
+        parser.error("which cells? a results.json, --only or --merge")
+    return args
+
+
+def main(argv=None):
+    args = parse_arguments(argv)
+    every = cells.all_cells()
+    if args.merge:
+        samples = [each for path in args.merge for each in json.loads(path.read_text())]
+        print(table(rows_of(samples, every)))
+        return 0
+    chosen = cells.select(every, args.only)
+    pairs = wanted(every, [cell.name for cell in chosen])
+    if args.results:
+        below = set(missed(json.loads(args.results.read_text())))
+        pairs = [(goal, cell) for goal, cell in pairs if (goal.name, cell.name) in below]
+    try:
+        build.build("loadgen")
+        samples = measured(pairs, args)
+    except build.BuildError as error:
+        sys.exit(str(error))
+    print(table(rows_of(samples, every)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
