@@ -39,7 +39,7 @@ PERF_S = 20.0
 
 # Where gyre looks for events before it sleeps: time in which it waits for the others. Most reads of
 # the clock are made there too.
-LOOK_SYMBOLS = re.compile(r"look_until|uring_look|epoll_look")
+LOOK_SYMBOLS = re.compile(r"(look_until|uring_look|epoll_look)(\..*)?")  # .lto_priv.0
 FILES = (
     (PYTHON, r"libpython[\d.]*\.so.*|python[\d.]*"),
     (LOOP, r"_gyre\..*\.so|limit_\w+"),

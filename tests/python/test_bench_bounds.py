@@ -26,7 +26,7 @@ COST = goals.Goal("churn", 0.75, ("net.churn",), kind=goals.COST, metric="cpu_us
         ("/usr/bin/python3.11", "PyObject_Call", profiles.PYTHON),
         ("/x/lib-dynload/_asyncio.cpython-311-x86_64-linux-gnu.so", "f", profiles.PYTHON),
         ("/x/gyre/_gyre.cpython-311-x86_64-linux-gnu.so", "run_queue", profiles.LOOP),
-        ("/x/gyre/_gyre.cpython-311-x86_64-linux-gnu.so", "look_until", profiles.LOOK),
+        ("/x/gyre/_gyre.cpython-311-x86_64-linux-gnu.so", "look_until.lto_priv.0", profiles.LOOK),
         ("/x/uvloop/loop.cpython-311-x86_64-linux-gnu.so", "uv__read", profiles.LOOP),
         ("/x/build/bench/limit_epoll", "main", profiles.LOOP),
         ("/lib/x86_64-linux-gnu/libc.so.6", "memmove", profiles.LIBC),
