@@ -1,6 +1,7 @@
 """bench.bounds and bench.profiles: what a profile says about a goal. Nothing is measured here."""
 
 import collections
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -143,4 +144,9 @@ def test_the_cells_that_a_run_missed():
         "arms": ["gyre", "uvloop"],
         "cells": [cell("micro.task.queue", 1.5, 1.0), cell("micro.task.wakeup", 4.0, 1.0)],
     }
-    assert bounds.missed(result) == [("Queue ping-pong", "micro.task.queue")]
+    figures = bounds.missed(result)
+    assert figures == {("Queue ping-pong", "micro.task.queue"): 1.5}
+    queue = next(goal for goal in goals.GOALS if goal.name == "Queue ping-pong")
+    here = dataclasses.replace(row(queue, 2.1, 10), name="micro.task.queue")
+    (shown,) = bounds.with_figures([here, row(RATIO, 1.0, 10)], figures)
+    assert shown.reached == 1.5 and shown.bound == pytest.approx(1.5 / 0.9)
