@@ -139,7 +139,7 @@ def wanted(every, chosen):
 
 
 def missed(result):
-    """{(name of a goal, name of a cell): figure} of the cells of a results.json that miss a goal."""
+    """{(name of a goal, name of a cell): figure} of what misses a goal in a results.json."""
     reached = goals.reached(result["cells"], result["arms"], report.limit_share)
     return {
         (each.goal.name, name): value

@@ -53,14 +53,15 @@ gy_spin_budget(struct gy_spin *spin, int64_t now_ns)
 void
 gy_spin_looked(struct gy_spin *spin, int64_t took_ns, bool found)
 {
-    int64_t charge_ns = took_ns;
+    /* More than the limit was not looked: another thread or process had the core meanwhile. */
+    int64_t charge_ns = took_ns < spin->limit_ns ? took_ns : spin->limit_ns;
     GY_ASSERT(took_ns >= 0);
     spin->looks++;
     spin->spent_ns += (uint64_t)took_ns;
     if (found) {
         spin->found++;
         spin->vain = 0;
-        charge_ns = took_ns > SLEEP_COST_NS ? took_ns - SLEEP_COST_NS : 0;
+        charge_ns = charge_ns > SLEEP_COST_NS ? charge_ns - SLEEP_COST_NS : 0;
     } else {
         if (spin->vain < VAIN_SKIP_SHIFT_MAX)
             spin->vain++;

@@ -90,6 +90,18 @@ test_a_long_wait_among_short_ones_changes_nothing(void)
     CHECK_EQ(waits(&spin, 1000, 8 * 1000, &now_ns), 1000);
 }
 
+/* The core was somebody else's while it looked. */
+static void
+test_an_interrupted_look_is_not_charged(void)
+{
+    struct gy_spin spin;
+    int64_t now_ns = 1;
+    gy_spin_init(&spin, LIMIT_NS, false);
+    (void)waits(&spin, 40, 8 * 1000, &now_ns);
+    gy_spin_looked(&spin, GY_NS_PER_SECOND, true);
+    CHECK_EQ(waits(&spin, 1000, 8 * 1000, &now_ns), 1000);
+}
+
 /* Waits that are a little longer than the longest look. */
 static void
 test_looks_in_vain_get_rare(void)
@@ -242,6 +254,7 @@ static const struct gy_test tests[] = {
     GY_TEST(test_short_waits_are_looked_at),
     GY_TEST(test_even_spacing_is_slept),
     GY_TEST(test_a_long_wait_among_short_ones_changes_nothing),
+    GY_TEST(test_an_interrupted_look_is_not_charged),
     GY_TEST(test_looks_in_vain_get_rare),
     GY_TEST(test_no_more_than_a_share_of_the_time),
     GY_TEST(test_an_event_ends_the_look),
