@@ -11,6 +11,7 @@
 #include "prep.h"
 #include "probe.h"
 #include "ring_calls.h"
+#include "ring_uring_buffers.h"
 #include "ring_uring_fixed.h"
 #include "sys.h"
 #include "trace.h"
@@ -24,20 +25,11 @@ enum {
     SQ_ENTRIES_DEFAULT = 256,
     CQ_ENTRIES_DEFAULT = 1024,
     SQ_ENTRIES_MIN = 8, /* below this a failure for want of memory is final */
-    BUFFER_GROUPS_MAX = 4,
     /* Registering the descriptor costs a system call and saves a reference count per enter: a run
      * that turns only a few times does without. */
     REGISTER_AFTER_ENTERS = 64,
+    EVENTS_PER_ENTER = 20,     /* of deferred work, at most, on newer kernels */
     BACK_OFF_NS = 1000 * 1000, /* the kernel took no SQE: try again after this */
-};
-
-struct buffer_group {
-    struct io_uring_buf_ring *entries; /* NULL: free slot */
-    char *memory;
-    uint32_t count;
-    uint32_t buffer_bytes;
-    size_t map_bytes;
-    uint16_t id;
 };
 
 /* Rings of the full size can be made here, as far as the process knows. */
@@ -56,7 +48,7 @@ struct uring {
     bool disabled; /* and has to be enabled                                   */
     uint32_t sq_entries;
     uint32_t cq_entries;
-    struct buffer_group groups[BUFFER_GROUPS_MAX];
+    struct gy_uring_buffers buffers;
     struct gy_uring_fixed fixed;
 };
 
@@ -182,8 +174,38 @@ enter_back_off(struct uring *uring, bool may_wait)
     return res == -ETIME || res == -EAGAIN || res == -EBUSY || res > 0 ? 0 : res;
 }
 
+static inline unsigned
+cq_count(const struct uring *uring)
+{
+    return io_uring_smp_load_acquire(uring->ring.cq.ktail) - *uring->ring.cq.khead;
+}
+
+/* Newer kernels deliver at most 20 events of deferred work per call, but at once those of an SQE
+ * whose descriptor is ready when it is submitted.  Descriptors that are armed again and again would
+ * so go before those whose event waits: what waits is fetched too, as epoll_wait(2) does. */
+static inline bool
+more_waits(const struct uring *uring, unsigned before)
+{
+    const struct io_uring_cq *cq = &uring->ring.cq;
+    unsigned count = cq_count(uring);
+    if (GY_LIKELY(count - before < EVENTS_PER_ENTER) || count >= cq->ring_entries / 2 ||
+        (sq_flags(uring) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != IORING_SQ_TASKRUN)
+        return false;
+    /* Not what brings buffers: one descriptor may bring any number of them. */
+    return (cq->cqes[(*cq->khead + count - 1) & cq->ring_mask].flags & IORING_CQE_F_BUFFER) == 0;
+}
+
+static void
+fetch_rest(struct uring *uring)
+{
+    unsigned before;
+    do {
+        before = cq_count(uring);
+    } while (enter_once(uring, 0, 0, NULL) >= 0 && more_waits(uring, before));
+}
+
 static int
-enter_submit(struct uring *uring, unsigned flags, struct io_uring_getevents_arg *wait)
+submit(struct uring *uring, unsigned flags, struct io_uring_getevents_arg *wait)
 {
     struct io_uring_sq *sq = &uring->ring.sq;
     unsigned to_submit;
@@ -204,6 +226,16 @@ enter_submit(struct uring *uring, unsigned flags, struct io_uring_getevents_arg 
     if (wait != NULL && (unsigned)res == to_submit && !cq_has_event(uring))
         return -EINTR;
     return 0;
+}
+
+static int
+enter_submit(struct uring *uring, unsigned flags, struct io_uring_getevents_arg *wait)
+{
+    unsigned before = cq_count(uring);
+    int res = submit(uring, flags, wait);
+    if (GY_UNLIKELY(more_waits(uring, before)) && res >= 0)
+        fetch_rest(uring);
+    return res;
 }
 
 static int
@@ -312,86 +344,29 @@ uring_cancel_all(struct gy_ring *ring)
         cancel_all_at_once(uring_of(ring));
 }
 
-/* ---- provided buffers ---- */
-
-static struct buffer_group *
-group_find(struct uring *uring, uint16_t id)
-{
-    for (unsigned i = 0; i < BUFFER_GROUPS_MAX; i++) {
-        if (uring->groups[i].entries != NULL && uring->groups[i].id == id)
-            return &uring->groups[i];
-    }
-    return NULL;
-}
-
-static struct buffer_group *
-group_free_slot(struct uring *uring)
-{
-    for (unsigned i = 0; i < BUFFER_GROUPS_MAX; i++) {
-        if (uring->groups[i].entries == NULL)
-            return &uring->groups[i];
-    }
-    return NULL;
-}
+/* ---- provided and registered buffers ---- */
 
 static int
 uring_buffers_register(struct gy_ring *ring, uint16_t id, void *memory, uint32_t count,
                        uint32_t buffer_bytes)
 {
     struct uring *uring = uring_of(ring);
-    struct buffer_group *group = group_free_slot(uring);
-    struct io_uring_buf_reg request = {.ring_entries = count, .bgid = id};
-    size_t map_bytes = count * sizeof(struct io_uring_buf);
-    int err;
-    GY_ASSERT(count != 0 && (count & (count - 1)) == 0);
+    struct gy_uring_buffer_group group = {
+        .memory = memory, .count = count, .buffer_bytes = buffer_bytes, .id = id};
     GY_ASSERT(ring->features & GY_FEAT_BUF_RING);
-    if (group == NULL)
-        return -ENOSPC;
-    if (group_find(uring, id) != NULL)
-        return -EEXIST;
-    err = GY_FAULT(RING);
-    if (err < 0)
-        return err;
-    group->entries = gy_map(map_bytes);
-    if (group->entries == NULL)
-        return -ENOMEM;
-    request.ring_addr = gy_prep_address(group->entries);
-    err = io_uring_register_buf_ring(&uring->ring, &request, 0);
-    if (err < 0) {
-        gy_unmap(group->entries, map_bytes);
-        group->entries = NULL;
-        return err;
-    }
-    io_uring_buf_ring_init(group->entries);
-    group->memory = memory;
-    group->count = count;
-    group->buffer_bytes = buffer_bytes;
-    group->map_bytes = map_bytes;
-    group->id = id;
-    return 0;
+    return gy_uring_buffers_register(&uring->ring, &uring->buffers, &group);
 }
 
 static void
 uring_buffers_unregister(struct gy_ring *ring, uint16_t id)
 {
-    struct uring *uring = uring_of(ring);
-    struct buffer_group *group = group_find(uring, id);
-    if (group == NULL)
-        return;
-    (void)io_uring_unregister_buf_ring(&uring->ring, id);
-    gy_unmap(group->entries, group->map_bytes);
-    group->entries = NULL;
+    gy_uring_buffers_unregister(&uring_of(ring)->ring, &uring_of(ring)->buffers, id);
 }
 
 static void
 uring_buffer_provide(struct gy_ring *ring, uint16_t id, uint16_t buffer_id)
 {
-    const struct buffer_group *group = group_find(uring_of(ring), id);
-    GY_ASSERT(group != NULL);
-    GY_ASSERT(buffer_id < group->count);
-    io_uring_buf_ring_add(group->entries, group->memory + (size_t)buffer_id * group->buffer_bytes,
-                          group->buffer_bytes, buffer_id, (int)group->count - 1, 0);
-    io_uring_buf_ring_advance(group->entries, 1);
+    gy_uring_buffers_provide(&uring_of(ring)->buffers, id, buffer_id);
 }
 
 static int
@@ -530,10 +505,7 @@ uring_destroy(struct gy_ring *ring, bool forked)
     unregister_descriptor(uring);
     if (uring->there)
         io_uring_queue_exit(&uring->ring);
-    for (unsigned i = 0; i < BUFFER_GROUPS_MAX; i++) {
-        if (uring->groups[i].entries != NULL)
-            gy_unmap(uring->groups[i].entries, uring->groups[i].map_bytes);
-    }
+    gy_uring_buffers_free(&uring->buffers);
     gy_free(uring);
 }
 

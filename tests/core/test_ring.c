@@ -199,6 +199,29 @@ test_task_work_is_flagged(void)
     close(fd);
 }
 
+/* However many there are: else those that are armed again would go before those that wait. */
+static void
+test_all_that_is_ready_comes_at_once(void)
+{
+    enum { COUNT = 200 };
+    struct gy_ring *ring = ring_enabled(0, 1024);
+    int fds[COUNT];
+    for (unsigned i = 0; i < COUNT; i++) {
+        fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        queue_poll(ring, fds[i], i);
+    }
+    CHECK_EQ(ring->ops->enter(ring, 0), 0);
+    for (unsigned i = 0; i < COUNT; i++)
+        CHECK_EQ(eventfd_write(fds[i], 1), 0);
+    CHECK_EQ(ring->ops->enter(ring, 0), 0);
+    for (unsigned i = 0; i < COUNT; i++)
+        CHECK_EQ(take_number(ring), i);
+    check_no_event(ring);
+    for (unsigned i = 0; i < COUNT; i++)
+        close(fds[i]);
+    ring->ops->destroy(ring, false);
+}
+
 static void
 test_waits_end_in_time(void)
 {
@@ -567,6 +590,7 @@ static const struct gy_test tests[] = {
     GY_TEST(test_full_submission_queue),
     GY_TEST(test_completion_queue_overflows),
     GY_TEST(test_task_work_is_flagged),
+    GY_TEST(test_all_that_is_ready_comes_at_once),
     GY_TEST(test_waits_end_in_time),
     GY_TEST(test_signals_end_a_wait),
     GY_TEST(test_cancel_all),
