@@ -4,6 +4,8 @@ import asyncio
 import errno
 import gc
 import os
+import subprocess
+import sys
 import weakref
 
 import gyre
@@ -357,3 +359,48 @@ class TestLife:
                 assert await file.pread_into(buffers[0], 0) == 4096
 
         run(main)
+
+    def test_where_the_limit_of_locked_memory_is_reached(self):
+        """The kernel's own refusal: it counts what the rings of an unprivileged user register."""
+        done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+LIMITED = """
+import errno, os, resource
+import gyre, gyre.files
+gyre.new_event_loop().close()  # imports are done: another user may not read them
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (256 << 10, 256 << 10))
+if os.getuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+loop = gyre.new_event_loop()
+
+async def use(buffers):
+    reader, writer = os.pipe()
+    os.write(writer, b"x" * 4096)
+    os.close(writer)
+    async with gyre.open(reader, "rb", 0) as file:
+        assert await file.readinto(buffers[0]) == 4096
+    assert bytes(buffers[0][:4097]) == b"x" * 4096 + b"\\0"
+
+async def main():
+    first = gyre.RegisteredBuffers(2, 64 << 10)
+    too_much = gyre.RegisteredBuffers(1, 192 << 10)
+    assert not too_much.registered
+    if first.registered:
+        assert too_much.refusal.errno == errno.ENOMEM, too_much.refusal
+    else:
+        assert loop.backend == "epoll" or first.refusal is None, first.refusal
+    await use(first)
+    await use(too_much)
+    known = first.registered
+    await first.close()
+    async with gyre.RegisteredBuffers(1, 192 << 10) as again:  # there is room for it now
+        assert again.registered == known
+        await use(again)
+    await too_much.close()
+
+loop.run_until_complete(main())
+loop.close()
+print("fine")
+"""
