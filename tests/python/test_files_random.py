@@ -4,6 +4,8 @@ io is the oracle.  Not compared: what is chance there too (how far is read ahead
 text file looks like; that seek() leads back is compared).
 """
 
+import errno
+import io
 import os
 
 import gyre
@@ -39,8 +41,13 @@ binary_calls = st.lists(
         st.tuples(st.just("next")),
         st.tuples(st.just("write"), content),
         st.tuples(st.just("writelines"), st.lists(content, max_size=3)),
-        st.tuples(st.just("seek"), offsets, st.sampled_from([0, 0, 0, 1, 2])),
+        st.tuples(st.just("seek"), offsets, st.sampled_from([0, 0, 0, 1, 2, 3, 4, 5])),
         st.tuples(st.just("seek"), offsets),
+        st.tuples(st.just("pread"), small, offsets),
+        st.tuples(st.just("pread_into"), small, offsets),
+        st.tuples(st.just("preadv"), st.lists(small, max_size=3), offsets),
+        st.tuples(st.just("pwrite"), content, offsets),
+        st.tuples(st.just("pwritev"), st.lists(content, max_size=3), offsets),
         st.tuples(st.just("tell")),
         st.tuples(st.just("truncate")),
         st.tuples(st.just("truncate"), st.integers(-2, 70)),
@@ -51,6 +58,7 @@ binary_calls = st.lists(
     max_size=14,
 )
 PLAIN = {"readable", "writable", "seekable", "isatty", "fileno"}
+AT_OFFSETS = {"pread", "pread_into", "preadv", "pwrite", "pwritev"}
 
 
 def outcome_of(exc, file):
@@ -60,8 +68,39 @@ def outcome_of(exc, file):
     return kind, getattr(exc, "errno", None)
 
 
+def at_offset_io(file, name, value, offset):
+    """What io's objects have not, by os's functions and without what the object has buffered."""
+    writes = name.startswith("pwrite")
+    if not (file.writable() if writes else file.readable()):
+        raise io.UnsupportedOperation
+    if offset < 0:  # os.preadv() takes -1 for the position
+        raise OSError(errno.EINVAL, "")
+    file.flush()
+    fd = file.fileno()
+    if not writes:
+        if name == "pread":
+            return os.pread(fd, value, offset)
+        buffers = [bytearray(size) for size in ([value] if name == "pread_into" else value)]
+        return os.preadv(fd, buffers, offset), buffers
+    where = file.tell()
+    count = (os.pwrite if name == "pwrite" else os.pwritev)(fd, value, offset)
+    file.seek(0, os.SEEK_END)  # which drops what it has read ahead
+    file.seek(where)
+    return count
+
+
+async def at_offset_gyre(file, name, value, offset):
+    if name in ("preadv", "pread_into"):
+        buffers = [bytearray(size) for size in (value if name == "preadv" else [value])]
+        given = buffers if name == "preadv" else buffers[0]
+        return await getattr(file, name)(given, offset), buffers
+    return await getattr(file, name)(value, offset)
+
+
 def ask_io(file, name, *args):
     try:
+        if name in AT_OFFSETS:
+            return at_offset_io(file, name, *args)
         if name == "readinto":
             buffer = bytearray(args[0])
             return file.readinto(buffer), bytes(buffer)
@@ -74,6 +113,8 @@ def ask_io(file, name, *args):
 
 async def ask_gyre(file, name, *args):
     try:
+        if name in AT_OFFSETS:
+            return await at_offset_gyre(file, name, *args)
         if name == "readinto":
             buffer = bytearray(args[0])
             return await file.readinto(buffer), bytes(buffer)
@@ -120,6 +161,9 @@ def test_binary(run, paths, before, mode, buffering, calls):
                 for call in calls:
                     if theirs.closed and call[0] in PLAIN:
                         continue  # some of theirs raise, some do not
+                    if mode == "a+b" and "write" in call[0] and not theirs.closed:
+                        # Theirs reads on where it would have written, had it not appended.
+                        assert await ours.seek(0, 2) == theirs.seek(0, 2)
                     expected = ask_io(theirs, *call)
                     got = await ask_gyre(ours, *call)
                     assert got == expected, call
@@ -152,8 +196,10 @@ text_calls = st.lists(
     st.one_of(
         st.tuples(st.just("read"), st.sampled_from([-1, 0, 1, 2, 3, 7, 20, 100])),
         st.tuples(st.just("readline"), st.sampled_from([-1, -1, 1, 5, 100])),
-        st.tuples(st.just("readlines"), st.sampled_from([-1, 1, 10])),
+        st.tuples(st.just("readlines"), st.sampled_from([-1, 0, 1, 10])),
+        st.tuples(st.just("next")),
         st.tuples(st.just("write"), text),
+        st.tuples(st.just("writelines"), st.lists(text, max_size=3)),
         st.tuples(st.just("back"), st.integers(0, 5)),
         st.tuples(st.just("mark")),
         st.tuples(st.just("seek"), st.just(0), st.sampled_from([0, 1, 2])),
@@ -170,7 +216,7 @@ async def compare_text(theirs, ours, calls):
     marks, reading, written, fresh = [], False, False, True
     for call in calls:
         name = call[0]
-        if name == "write" and reading:
+        if name.startswith("write") and reading:
             # How far they read ahead decides where this would go.
             marks.append((ask_io(theirs, "tell"), await ask_gyre(ours, "tell")))
             if any(isinstance(cookie, tuple) for cookie in marks[-1]):
@@ -193,9 +239,9 @@ async def compare_text(theirs, ours, calls):
             assert isinstance(got, tuple) == isinstance(expected, tuple), call
             reading = True
             continue
-        if name.startswith("read") and written:
+        if name.startswith(("read", "next")) and written:
             ask_io(theirs, "flush")  # or theirs reads what it is about to overwrite
-        written = name == "write"
+        written = name.startswith("write")
         expected = ask_io(theirs, *call)
         got = await ask_gyre(ours, *call)
         if expected == (OSError, None):
@@ -205,8 +251,8 @@ async def compare_text(theirs, ours, calls):
         assert got == expected, call
         if isinstance(got, tuple) and issubclass(got[0], UnicodeError):
             return  # what is left of a piece that does not decode is chance
-        reading = reading or name.startswith("read")
-        if name == "write":
+        reading = reading or name.startswith(("read", "next"))
+        if name.startswith("write"):
             reading = False
             marks.clear()  # may now lead into the middle of a character
         if name == "seek":
