@@ -160,6 +160,7 @@ class Loop(
     ) -> list[Any]:
         """socket.getaddrinfo() without blocking; numeric addresses are answered at once."""
         if socket.getaddrinfo is _getaddrinfo and not self.get_debug() and _is_numeric(host, port):
+            self._check_closed()  # type: ignore[attr-defined]
             numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
             return _getaddrinfo(host, port, family, type, proto, flags | numeric)
         return await super().getaddrinfo(

@@ -11,6 +11,7 @@
 #include "future.h"
 #include "pycompat.h"
 #include "sockaddr.h"
+#include "transport.h"
 
 #include "../core/sockop.h"
 #include <structmember.h>
@@ -293,6 +294,20 @@ take_buffer(struct gpy_sockop *self, PyObject *buffer, const char *format, int *
     return -1;
 }
 
+/* Nobody waits for the descriptor of an open transport, except a sendfile for its own. */
+static int
+check_no_transport(struct gpy_sockop *self)
+{
+    if (self->op.kind == GY_SOCK_READABLE || self->op.kind == GY_SOCK_WRITABLE)
+        return 0;
+    struct gpy_transport *other = gpy_transport_find(self->loop, self->op.fd);
+    if (GY_LIKELY(other == NULL) || other->closing || !gpy_transport_fd_is_ours(other))
+        return 0;
+    PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R", self->op.fd,
+                 (PyObject *)other);
+    return -1;
+}
+
 /* The result of a call that was tried: its value, or self if it has to wait.  Takes self over. */
 static PyObject *
 finish_call(struct gpy_sockop *self, ssize_t result)
@@ -305,8 +320,9 @@ finish_call(struct gpy_sockop *self, ssize_t result)
         Py_DECREF(self);
         return value;
     }
-    self->future =
-        PyObject_CallMethodNoArgs((PyObject *)self->loop, self->loop->state->str_create_future);
+    if (check_no_transport(self) == 0)
+        self->future =
+            PyObject_CallMethodNoArgs((PyObject *)self->loop, self->loop->state->str_create_future);
     sockop_pin(self);
     give_back_bytes(self);
     if (self->future == NULL) {

@@ -280,3 +280,12 @@ def test_in_a_task_that_is_cancelled(loop, monkeypatch):
 def test_getnameinfo(loop, address, flags):
     expected = outcome_of(lambda: socket.getnameinfo(address, flags))
     assert outcome_of(lambda: loop.run_until_complete(loop.getnameinfo(address, flags))) == expected
+
+
+def test_a_closed_loop(new_loop):
+    """Numeric or not: refused, as the executor is."""
+    loop, running = new_loop(), new_loop()
+    loop.close()
+    for host in ("127.0.0.1", "localhost"):
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            running.run_until_complete(loop.getaddrinfo(host, 80))

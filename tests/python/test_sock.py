@@ -685,3 +685,31 @@ def test_cancelled_by_fileno(loop, pair):
 
         loop.run_until_complete(main())
         assert loop.stats()["ops_in_flight"] == 0
+
+
+WAITS = {
+    "recv": lambda loop, sock: loop.sock_recv(sock, 5),
+    "recv_into": lambda loop, sock: loop.sock_recv_into(sock, bytearray(5)),
+    "recvfrom": lambda loop, sock: loop.sock_recvfrom(sock, 5),
+    "recvfrom_into": lambda loop, sock: loop.sock_recvfrom_into(sock, bytearray(5)),
+    "sendall": lambda loop, sock: loop.sock_sendall(sock, bytes(10_000_000)),
+}
+
+
+@pytest.mark.parametrize("what", WAITS)
+def test_the_socket_of_a_transport(loop, pair, what):
+    """What would have to wait for it is refused, until the transport closes."""
+    left, right = pair
+
+    async def main():
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=left)
+        transport.pause_reading()
+        with pytest.raises(RuntimeError, match=rf"descriptor {left.fileno()} is used by transport"):
+            await WAITS[what](loop, left)
+        transport.abort()
+        await spin()
+        if what != "sendall":
+            receiving = asyncio.create_task(WAITS[what](loop, right))  # the end, at the latest
+            assert await receiving in (b"", 0, (b"", None), (0, None), (b"", ""), (0, ""))
+
+    drive(loop, main())

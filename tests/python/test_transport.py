@@ -231,6 +231,26 @@ def test_kinds_of_data(loop, connect, method):
     drive(loop, main())
 
 
+def test_a_memoryview_with_gaps(loop, connect, kind):
+    """gyre sends what it shows; socket.send() refuses it, and asyncio's transport ends."""
+    contexts = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
+
+    async def main():
+        transport, protocol, theirs = await connect()
+        transport.write(memoryview(b"abcdefgh")[::2])
+        await spin()
+        if kind == "gyre":
+            assert theirs.recv(100) == b"aceg"
+            transport.close()
+            assert await protocol.lost is None
+        else:
+            assert type(await protocol.lost) is BufferError
+
+    drive(loop, main())
+    assert len(contexts) == (kind == "asyncio")
+
+
 def test_wrong_data(loop, connect, kind):
     async def main():
         transport, protocol, _ = await connect()
