@@ -85,6 +85,8 @@ def test_verdicts():
     )
     assert row(RATIO, 1.1, 10).verdict == "ours: 4% of the time would have to go, of 10%"
     assert row(RATIO, 1.1, 10, c_server=1.1).verdict.startswith("a C server")
+    assert row(RATIO, 1.1, 10, c_server=1.05).verdict.startswith("ours")  # gyre is ahead of it
+    assert row(COST, 0.85, 20, c_server=0.8).verdict.startswith("a C server")
     assert row(COST, 0.8, 10, c_server=0.74).verdict == (
         "ours: 6% of the time would have to go, of 10%"
     )
