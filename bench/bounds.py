@@ -8,7 +8,7 @@ set against, in turn, in pairs. The bound is what gyre would reach if its own co
 library's took no time, with the same system calls, the same Python and the same OpenSSL: whatever
 is then still missing is not the loop's to give. Prints a Markdown table; --output keeps the
 samples as JSON, and several such files make one table with --merge. With a results.json "reached"
-is its figure, which more repetitions stand behind; the profile is that of the shorter run here.
+is its figure, which more repetitions stand behind, and that of the shorter run here is second.
 """
 
 import argparse
@@ -67,6 +67,7 @@ class Row:
     cpu_us: tuple  # gyre's and the baseline's, per operation
     parts: tuple  # Counters of gyre's and the baseline's samples
     utilisation: float
+    here: float | None = None  # what the profiled run reached, if `reached` is of a longer one
 
     @property
     def gone(self):
@@ -89,6 +90,8 @@ class Row:
     def verdict(self):
         if self.goal.holds(self.reached):
             return "reached here"
+        if self.here is not None and self.goal.holds(self.here):
+            return "reached in the run with the profile"
         if self.c_server_is_evidence:
             return "a C server without Python does not reach it"
         needed = share_to_go(self.goal, self.reached)
@@ -124,7 +127,9 @@ def table(rows):
         against = "" if row.goal.against == UVLOOP else " of the C limit"
         limit = "-" if row.c_server is None else f"{row.c_server:.2f}"
         texts = [profile_text(*each) for each in zip(row.cpu_us, row.parts, strict=True)]
-        values = [f"`{row.name}`", f"{row.goal.needed:g}{against}", f"{row.reached:.2f}", *texts]
+        here = "" if row.here is None else f"; {row.here:.2f}"
+        values = [f"`{row.name}`", f"{row.goal.needed:g}{against}", f"{row.reached:.2f}{here}"]
+        values += texts
         values += [limit, f"{row.bound:.2f}", row.verdict]
         lines.append("| " + " | ".join(values) + " |")
     return "\n".join(lines)
@@ -160,7 +165,7 @@ def missed(result):
 def with_figures(rows, figures):
     """The rows of these cells alone, with the figures of a longer run in place of their own."""
     return [
-        replace(row, reached=figures[key])
+        replace(row, reached=figures[key], here=row.reached)
         for row in rows
         if (key := (row.goal.name, row.name)) in figures
     ]

@@ -152,3 +152,5 @@ def test_the_cells_that_a_run_missed():
     here = dataclasses.replace(row(queue, 2.1, 10), name="micro.task.queue")
     (shown,) = bounds.with_figures([here, row(RATIO, 1.0, 10)], figures)
     assert shown.reached == 1.5 and shown.bound == pytest.approx(1.5 / 0.9)
+    assert shown.verdict == "reached in the run with the profile"
+    assert "| 1.50; 2.10 |" in bounds.table([shown])
