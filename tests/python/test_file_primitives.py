@@ -603,3 +603,46 @@ def test_long_copies(loop, run, opened, size):
         assert first == content[:-3]
 
     run(main)
+
+
+def other_threads():
+    """The names of the process's threads, the kernel's workers for it among them."""
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{task}/comm") as file:
+                names.append(file.read().strip())
+        except OSError:
+            pass  # it has ended
+    return names
+
+
+def test_workers_are_bounded(loop, tmp_path):
+    """docs/kernel.md: at most 8 of each of the kernel's two kinds, or 8 threads."""
+    before = len(other_threads())
+    most = 0
+
+    async def one(number):
+        for turn in range(2):
+            path = os.fsencode(tmp_path / f"{number}.{turn}")
+            fd = await loop._file_open(path, os.O_CREAT | os.O_WRONLY, 0o600)
+            await loop._file_write(fd, bytes(100_000), 0)
+            await loop._file_close(fd)
+            await loop._file_mkdir(path + b".d", 0o700)
+            await loop._file_unlink(path + b".d", True)
+
+    async def main():
+        nonlocal most
+        work = asyncio.gather(*(one(number) for number in range(64)))
+        while not work.done():
+            names = other_threads()
+            workers = [name for name in names if name.startswith("iou-wrk")]
+            most = max(most, len(workers) if loop.backend == "io_uring" else len(names) - before)
+            await asyncio.sleep(0)
+        await work
+
+    loop.run_until_complete(main())
+    if loop.backend == "io_uring":
+        assert 1 <= most <= 16
+    else:
+        assert most <= 8
