@@ -30,12 +30,14 @@ PROGRAMS = {
     "limit_uring": ("limit_uring.c", "limit.c"),
     "limit_pipe": ("limit_pipe.c",),
     "limit_write": ("limit_write.c",),
+    "limit_chain": ("limit_chain.c",),
 }
 PROGRAMS["loadgen_tls"] = (*PROGRAMS["loadgen"], "load_tls.c")  # needs OpenSSL
 DEFINES = {"loadgen_tls": ("-DLOAD_TLS",)}
 LIBRARIES = {
     "limit_uring": "liburing",
     "limit_write": "liburing",
+    "limit_chain": "liburing",
     "loadgen_tls": "libssl libcrypto",
 }
 PACKAGES = {"libssl libcrypto": "libssl-dev"}
