@@ -12,6 +12,8 @@ enum {
      * would burn several times that.  What was measured asleep has the wake-up in it. */
     WORTH_NS = 25 * 1000,
     CAP_NS = 4 * WORTH_NS, /* one long wait among short ones changes little */
+    LONG_NS = 3 * WORTH_NS,
+    TRIAL_MASK = 63, /* one sleep in 64 is tried: perhaps it was the wake-ups that took long */
 };
 
 void
@@ -40,7 +42,8 @@ gy_spin_budget(struct gy_spin *spin, int64_t now_ns)
 {
     if (spin->always)
         return spin->limit_ns;
-    if (spin->usual_ns >= WORTH_NS)
+    if (spin->usual_ns >= WORTH_NS &&
+        (spin->usual_ns >= LONG_NS || (++spin->slept & TRIAL_MASK) != 0))
         return 0;
     top_up(spin, now_ns);
     if (spin->skip > 0) {
@@ -61,6 +64,8 @@ gy_spin_looked(struct gy_spin *spin, int64_t took_ns, bool found)
     if (found) {
         spin->found++;
         spin->vain = 0;
+        if (spin->usual_ns >= WORTH_NS && took_ns < WORTH_NS)
+            spin->usual_ns = took_ns;
         charge_ns = charge_ns > SLEEP_COST_NS ? charge_ns - SLEEP_COST_NS : 0;
     } else {
         if (spin->vain < VAIN_SKIP_SHIFT_MAX)

@@ -20,6 +20,7 @@ struct gy_spin {
     bool always;         /* look before each sleep, for the whole limit                */
     uint32_t skip;       /* sleeps to go without a look                                */
     uint32_t vain;       /* looks in vain in a row                                     */
+    uint32_t slept;      /* sleeps of a time for which looking does not pay            */
     int64_t usual_ns;    /* a moving average of what waits took, each capped           */
     int64_t credit_ns;   /* what may still be spent                                    */
     int64_t credited_ns; /* when the credit was last topped up                         */
