@@ -286,9 +286,8 @@ take_buffer(struct gpy_sockop *self, PyObject *buffer, const char *format, int *
     *fd = -1;
     if (!PyArg_Parse(buffer, format, &self->view))
         self->view.obj = NULL;
-    else if (format[0] == 'w' && self->view.len == 0)
-        return 0;
-    else if ((*fd = descriptor_of(self->loop->state, self->sock)) >= 0)
+    else if ((format[0] == 'w' && self->view.len == 0) ||
+             (*fd = descriptor_of(self->loop->state, self->sock)) >= 0)
         return 0;
     Py_DECREF(self);
     return -1;
