@@ -127,6 +127,9 @@ class SendfileMixin:
                     break
                 if sent is not None:
                     total += sent
+                held = pipe is not None and pipe.held > 0
+                if count is None and not held and offset + total >= os.fstat(fd).st_size:
+                    break  # without waiting for room that nothing needs
                 if count is None or total < count:
                     await self._sock_wait(sock, True)
         finally:

@@ -120,6 +120,25 @@ def test_pages_that_are_not_in_memory(loop, sender, file):
     drive(loop, main())
 
 
+@pytest.mark.only("gyre")  # asyncio asks once more, and waits for room to do so
+def test_the_end_needs_no_room(loop, peer, tmp_path):
+    """All is sent, nobody has read it, and the socket is too full to be writable."""
+    (tmp_path / "file").write_bytes(DATA[:100_000])
+    ours, theirs = socket.socketpair()
+    peer.extend([ours, theirs])
+    ours.setblocking(False)
+    theirs.setblocking(False)
+
+    async def main():
+        with (tmp_path / "file").open("rb") as file:
+            async with asyncio.timeout(30):
+                assert await loop.sock_sendfile(ours, file, fallback=False) == 100_000
+            assert file.tell() == 100_000
+        assert await received(theirs, 100_000) == DATA[:100_000]
+
+    drive(loop, main())
+
+
 def test_others_run_meanwhile(loop, sender, file):
     async def main():
         send, theirs, end = await sender()
