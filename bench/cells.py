@@ -49,6 +49,7 @@ class Cell:
     verdict: bool = True  # False: shown for what it says, neither won nor lost
     traced: bool = True  # count system calls
     repetitions_max: int | None = None  # for what takes long and hardly varies
+    window_times: int = 1  # longer windows, for what flow control makes uneven
 
     @property
     def kind(self):
@@ -70,7 +71,8 @@ QUICK = {
 }
 
 
-CELL_FIELDS = ("metric", "c_limit", "verdict", "traced", "repetitions_max")
+CELL_FIELDS = ("metric", "c_limit", "verdict", "traced", "repetitions_max", "window_times")
+ONE_WAY_TIMES = 4
 
 
 def net_cell(name, title, *, connections, size, mode="proto", **more):
@@ -156,6 +158,7 @@ def bulk_cells():
                 size=SIZES["64K"],
                 role=role,
                 traced=False,
+                window_times=ONE_WAY_TIMES,
             )
 
 
@@ -192,6 +195,7 @@ def udp_cells():
                     gso=gso,
                     metric=RATE if gso else CPU,
                     traced=False,
+                    window_times=ONE_WAY_TIMES,
                 )
 
 

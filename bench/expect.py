@@ -42,7 +42,8 @@ def sample_s(cell, lengths):
     """One arm, one repetition."""
     if cell.family == "net":
         extra = LOADS_S.get(cell.parameters.get("load"), 0)
-        return NET_S + connections_s(cell.parameters) + extra + lengths.warmup_s + lengths.window_s
+        extra += lengths.warmup_s + lengths.window_s * cell.window_times
+        return NET_S + connections_s(cell.parameters) + extra
     starts = [start for start in OTHERS_S if f"{cell.name}.".startswith(start + ".")]
     return OTHERS_S[max(starts, key=len)]
 

@@ -32,7 +32,8 @@ def load_command(cell, server, settings):
     command += ["--gso"] if parameters.get("gso") else []
     command += ["--mode", mode, "--connections", str(parameters["connections"])]
     command += ["--size", str(parameters["size"]), "--server-pid", str(server.process.pid)]
-    command += ["--warmup", str(settings.warmup_s), "--duration", str(settings.duration_s)]
+    command += ["--warmup", str(settings.warmup_s)]
+    command += ["--duration", str(settings.duration_s * cell.window_times)]
     command += ["--poll", settings.poll]
     if load == "burst":
         command += ["--rest", str(BURST_REST_S)]

@@ -79,7 +79,7 @@ def memory_settings(settings):
 
 
 def net_sample(cell, arm, placement, settings, nurseries=None):
-    limit_s = START_TIMEOUT_S + settings.warmup_s + settings.duration_s + 20
+    limit_s = START_TIMEOUT_S + settings.warmup_s + settings.duration_s * cell.window_times + 20
     limit_s += CONNECTION_TIMEOUT_S * cell.parameters["connections"]
     with Server(arm, cell.parameters, placement, nurseries) as server:
         try:

@@ -636,6 +636,9 @@ def test_the_expected_time_counts_arms_and_windows():
     assert expect.repetition_s(cell, 3, long) - expect.repetition_s(
         cell, 3, short
     ) == pytest.approx(3)
+    one_way = next(c for c in cells.all_cells() if c.name == "net.sink.proto.c4.64K")
+    longer = expect.repetition_s(one_way, 3, long) - expect.repetition_s(one_way, 3, short)
+    assert longer == pytest.approx(3 * one_way.window_times) and one_way.window_times > 1
     whole = runner.Run(
         cells.all_cells(), ["gyre", "uvloop", "asyncio"], made_settings(), machine.Placement()
     )
