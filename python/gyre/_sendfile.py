@@ -110,6 +110,8 @@ class SendfileMixin:
     async def _sock_sendfile_native(
         self, sock: socket.socket, file: Any, offset: int, count: int | None
     ) -> int:
+        if not hasattr(os, "sendfile"):  # a Python built or trimmed without it
+            raise exceptions.SendfileNotAvailableError("os.sendfile() is not available")
         fd, size = file_number(file)
         if not (count or size):
             return 0

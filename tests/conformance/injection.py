@@ -121,8 +121,10 @@ def unix_loop():
     unix_events._UnixSelectorEventLoop = loop
     unix_events._UnixDefaultEventLoopPolicy._loop_factory = loop
 
+    import gyre._sendfile
     import gyre._signals
 
+    gyre._sendfile.os = Current(unix_events, "os")
     gyre._signals.signal = Current(unix_events, "signal")
     gyre._signals.sys = Current(unix_events, "sys")
 
