@@ -24,6 +24,12 @@ def resource_warnings():
     found += [str(w.message) for w in caught if issubclass(w.category, ResourceWarning)]
 
 
+async def some_turns():
+    """For what was collected to be closed, which takes a turn or two."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="new in Python 3.12")
 def test_a_stream_writer(loop):
     async def main():
@@ -34,7 +40,7 @@ def test_a_stream_writer(loop):
             with resource_warnings() as found:
                 del reader, writer
                 gc.collect()
-                await asyncio.sleep(0.01)
+                await some_turns()
             return found
 
     found = loop.run_until_complete(main())
@@ -75,7 +81,7 @@ def test_nothing_to_say(loop):
             writer.close()
             await writer.wait_closed()
             del reader, writer, process
-            await asyncio.sleep(0.01)
+            await some_turns()
 
     with resource_warnings() as found:
         loop.run_until_complete(main())

@@ -1,0 +1,63 @@
+"""What gyre means to do otherwise, where no file about the thing has a place for it."""
+
+import asyncio
+import copy
+import socket
+
+import gyre
+import pytest
+
+
+@pytest.fixture
+def loop():
+    loop = gyre.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def driven(coroutine):
+    """The outcome of a coroutine that has nothing to wait for."""
+    with pytest.raises(StopIteration) as caught:
+        coroutine.send(None)
+    return caught.value.value
+
+
+def test_a_closed_loop_receives_nothing():
+    left, right = socket.socketpair()
+    with left, right:
+        left.setblocking(False)
+        right.send(b"there already")
+        loop = gyre.new_event_loop()
+        loop.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            driven(loop.sock_recv(left, 100))
+        assert left.recv(100) == b"there already"
+
+
+def test_a_closed_loop_connects_to_nothing(tmp_path):
+    loop = gyre.new_event_loop()
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        driven(loop.create_unix_connection(asyncio.Protocol, str(tmp_path / "nobody")))
+
+
+def test_nothing_with_a_descriptor_is_copied(loop):
+    handle = loop.call_soon(print)
+    left, right = socket.socketpair()
+    with right:
+        transport, _ = loop.run_until_complete(loop.create_connection(asyncio.Protocol, sock=left))
+        for what in (loop, handle, transport):
+            with pytest.raises(TypeError):
+                copy.copy(what)
+        transport.abort()
+        loop.run_until_complete(asyncio.sleep(0))
+
+
+def test_marks_are_whole_bytes(loop):
+    left, right = socket.socketpair()
+    with right:
+        transport, _ = loop.run_until_complete(loop.create_connection(asyncio.Protocol, sock=left))
+        transport.set_write_buffer_limits(high=1.5)
+        assert transport.get_write_buffer_limits() == (0, 1)
+        transport.abort()
+        loop.run_until_complete(asyncio.sleep(0))
