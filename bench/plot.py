@@ -41,6 +41,8 @@ LOOP_COLOURS = {
 }
 ROWS_PER_COLUMN = 44
 RATIO_TICKS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 50)
+BETWEEN = (0.75, 1.5, 3)
+WIDE = 50
 
 pyplot.rcParams.update(
     {
@@ -117,7 +119,9 @@ def dividers(names):
 
 
 def ratio_ticks(low, high):
-    chosen = [tick for tick in RATIO_TICKS if low <= tick <= high]
+    # Where the axis is long those between the halves and doubles would run into each other.
+    ticks = RATIO_TICKS if high / low < WIDE else [t for t in RATIO_TICKS if t not in BETWEEN]
+    chosen = [tick for tick in ticks if low <= tick <= high]
     return chosen or [1]
 
 

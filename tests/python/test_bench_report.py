@@ -229,3 +229,9 @@ def test_tables_stay_together_in_pictures():
     rows = [name for name, _ in plot.ratio_rows(every, ["gyre", "uvloop"])]
     assert rows == ["net.unix.a", "net.unix.b", "net.udp.a", "tls.idle.a", "tls.handshake.a"]
     assert plot.dividers(rows) == [2]  # none between tables of one cell
+
+
+def test_the_marks_of_a_long_axis_do_not_run_into_each_other():
+    plot = pytest.importorskip("bench.plot", reason="matplotlib is not installed")
+    assert plot.ratio_ticks(0.5, 3) == [0.5, 0.75, 1, 1.5, 2, 3]
+    assert plot.ratio_ticks(0.2, 60) == [0.25, 0.5, 1, 2, 5, 10, 20, 50]
