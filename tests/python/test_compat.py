@@ -85,3 +85,12 @@ def test_every_named_test_exists(text):
             assert (ROOT / "tests" / "python" / name).exists(), name
         else:
             assert f'"{name}":' in suites, name
+
+
+def test_every_difference_has_a_reason_and_a_test(text):
+    table = text.partition("## Differences that are meant")[2]
+    rows = [re.split(r" \|(?= )", line) for line in table.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) > 30
+    for row in rows:
+        assert len(row) == 4, row
+        assert row[2].strip("| ") and "test_" in row[3], row
