@@ -12,6 +12,8 @@ import threading
 import traceback
 import warnings
 
+import pytest
+
 
 def run_turns(loop, turns=1):
     """Runs exactly this many turns."""
@@ -125,3 +127,28 @@ class Served:
             if len(asyncio.all_tasks()) == 1:
                 break
             await asyncio.sleep(0.001)
+
+
+class Collector(asyncio.Protocol):
+    """Keeps what it receives, as `data`; `lost` is a future of how the connection ended."""
+
+    def __init__(self, loop):
+        self.data = b""
+        self.lost = loop.create_future()
+
+    def data_received(self, data):
+        self.data += data
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+
+async def cancelled_at_its_first_wait(coroutine):
+    """Starts it, cancels it, and leaves what it began the turns to be closed."""
+    task = asyncio.create_task(coroutine)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(5):
+        await asyncio.sleep(0)

@@ -15,24 +15,12 @@ import tty
 
 import conftest
 import pytest
-from helpers import in_child, run_turns, run_until, script
+from helpers import Collector, cancelled_at_its_first_wait, in_child, run_turns, run_until, script
 
 ours = pytest.mark.only("gyre")
 
 UNTOUCHED = ["pipe", "socket", "terminal"]
 TAKEN_BACK = ["fifo", "master", "device"]
-
-
-class Protocol(asyncio.Protocol):
-    def __init__(self, loop):
-        self.data = b""
-        self.lost = loop.create_future()
-
-    def data_received(self, data):
-        self.data += data
-
-    def connection_lost(self, exc):
-        self.lost.set_result(exc)
 
 
 @pytest.fixture
@@ -92,7 +80,7 @@ def another():
 
 def connect(loop, file, writes=False):
     make = loop.connect_write_pipe if writes else loop.connect_read_pipe
-    return loop.run_until_complete(make(lambda: Protocol(loop), file))
+    return loop.run_until_complete(make(lambda: Collector(loop), file))
 
 
 def close(loop, *connections):
@@ -318,13 +306,7 @@ ENDED_BY_PEER = [("fifo", False), ("fifo", True), ("master", False)]
 async def refused(loop, file, writes):
     """connect_*_pipe() is cancelled before it has ended."""
     make = loop.connect_write_pipe if writes else loop.connect_read_pipe
-    task = asyncio.create_task(make(lambda: Protocol(loop), file))
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await cancelled_at_its_first_wait(make(lambda: Collector(loop), file))
 
 
 @ours

@@ -13,7 +13,7 @@ import tty
 import weakref
 
 import pytest
-from helpers import run_turns, run_until, script
+from helpers import cancelled_at_its_first_wait, run_turns, run_until, script
 
 
 class Reader(asyncio.Protocol):
@@ -677,13 +677,7 @@ def test_cancelled_while_connecting(loop, ends):
     r, _ = ends
 
     async def main():
-        task = asyncio.create_task(loop.connect_read_pipe(lambda: Reader(loop), r))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await cancelled_at_its_first_wait(loop.connect_read_pipe(lambda: Reader(loop), r))
 
     loop.run_until_complete(main())
     assert r.closed
