@@ -173,6 +173,9 @@ class Loop(
     create_unix_server = _Unix.create_unix_server
 
 
+Loop._own_methods()
+
+
 def new_event_loop(
     *,
     backend: str | None = None,

@@ -88,6 +88,17 @@ choose_busy_poll(PyObject *busy_poll, int64_t *limit_ns, bool *always)
     return 0;
 }
 
+/* The same method of C, whichever of the two types its descriptor belongs to (loop_own_methods())? */
+static bool
+is_same_method(PyObject *mine, PyObject *theirs)
+{
+    return mine == theirs || (mine != NULL && theirs != NULL &&
+                              Py_IS_TYPE(mine, &PyMethodDescr_Type) &&
+                              Py_IS_TYPE(theirs, &PyMethodDescr_Type) &&
+                              ((PyMethodDescrObject *)(void *)mine)->d_method ==
+                                  ((PyMethodDescrObject *)(void *)theirs)->d_method);
+}
+
 /* Which of the methods that C may bypass are somebody else's: a subclass's or the instance's own.
  */
 static int
@@ -97,7 +108,7 @@ method_is_overridden(struct gpy_loop *self, PyObject *name, bool *overridden)
     if (type != self->state->loop_type) {
         PyObject *mine = PyObject_GetAttr((PyObject *)self->state->loop_type, name);
         PyObject *theirs = mine ? PyObject_GetAttr((PyObject *)type, name) : NULL;
-        *overridden |= mine != theirs;
+        *overridden |= !is_same_method(mine, theirs);
         Py_XDECREF(mine);
         Py_XDECREF(theirs);
         if (theirs == NULL)
@@ -505,7 +516,66 @@ loop_stats(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
     return dict;
 }
 
+static int
+add_method(PyTypeObject *type, PyMethodDef *method)
+{
+    PyObject *descriptor = PyDescr_NewMethod(type, method);
+    if (descriptor == NULL)
+        return -1;
+    int rc = PyObject_SetAttrString((PyObject *)type, method->ml_name, descriptor);
+    Py_DECREF(descriptor);
+    return rc;
+}
+
+/* The methods of the other loop_*.c files. */
+static PyMethodDef *const method_tables[] = {
+    gpy_loop_schedule_methods, gpy_loop_reader_methods, gpy_loop_view_methods,
+    gpy_loop_tcp_methods,      gpy_loop_file_methods,
+};
+
+static int
+add_methods(PyTypeObject *type)
+{
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(method_tables); i++)
+        for (PyMethodDef *method = method_tables[i]; method->ml_name != NULL; method++)
+            if (add_method(type, method) < 0)
+                return -1;
+    return 0;
+}
+
+/* 1 if `type` has this method from LoopCore, 0 or -1. */
+static int
+inherits_method(PyTypeObject *core, PyTypeObject *type, const char *name)
+{
+    PyObject *mine = PyObject_GetAttrString((PyObject *)core, name);
+    PyObject *theirs = mine ? PyObject_GetAttrString((PyObject *)type, name) : NULL;
+    int same = theirs != NULL ? mine == theirs : -1;
+    Py_XDECREF(mine);
+    Py_XDECREF(theirs);
+    return same;
+}
+
+/* The interpreter calls a method directly only where the descriptor names the object's very type,
+ * not a base of it: a class of which many calls are expected gets descriptors of its own. */
+static PyObject *
+loop_own_methods(PyObject *class, PyObject *Py_UNUSED(ignored))
+{
+    PyTypeObject *type = (PyTypeObject *)(void *)class;
+    struct gpy_state *state = gpy_state_of_type(type);
+    if (state == NULL)
+        return NULL;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(method_tables); i++) {
+        for (PyMethodDef *method = method_tables[i]; method->ml_name != NULL; method++) {
+            int inherits = inherits_method(state->loop_type, type, method->ml_name);
+            if (inherits < 0 || (inherits > 0 && add_method(type, method) < 0))
+                return NULL;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef loop_methods[] = {
+    {"_own_methods", loop_own_methods, METH_NOARGS | METH_CLASS, NULL},
     {"_run_once", (PyCFunction)gpy_loop_run_once, METH_NOARGS, NULL},
     {"_close_core", (PyCFunction)loop_close_core_method, METH_NOARGS, NULL},
     {"is_running", (PyCFunction)loop_is_running, METH_NOARGS,
@@ -545,22 +615,6 @@ gpy_loop_check(struct gpy_state *state, PyObject *object)
     return PyObject_TypeCheck(object, state->loop_type) ? (struct gpy_loop *)object : NULL;
 }
 
-/* The methods of the other loop_*.c files. */
-static int
-add_methods(PyTypeObject *type, PyMethodDef *methods)
-{
-    for (PyMethodDef *method = methods; method->ml_name != NULL; method++) {
-        PyObject *descriptor = PyDescr_NewMethod(type, method);
-        if (descriptor == NULL)
-            return -1;
-        int rc = PyObject_SetAttrString((PyObject *)type, method->ml_name, descriptor);
-        Py_DECREF(descriptor);
-        if (rc < 0)
-            return -1;
-    }
-    return 0;
-}
-
 static int
 find_imports(struct gpy_state *state)
 {
@@ -589,11 +643,7 @@ gpy_loop_exec(PyObject *module, struct gpy_state *state)
     if (find_imports(state) < 0)
         return -1;
     state->loop_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &loop_spec, NULL);
-    if (state->loop_type == NULL || add_methods(state->loop_type, gpy_loop_schedule_methods) < 0 ||
-        add_methods(state->loop_type, gpy_loop_reader_methods) < 0 ||
-        add_methods(state->loop_type, gpy_loop_view_methods) < 0 ||
-        add_methods(state->loop_type, gpy_loop_tcp_methods) < 0 ||
-        add_methods(state->loop_type, gpy_loop_file_methods) < 0)
+    if (state->loop_type == NULL || add_methods(state->loop_type) < 0)
         return -1;
     return PyModule_AddType(module, state->loop_type);
 }
