@@ -12,6 +12,8 @@
 #include <limits.h>
 #include <string.h>
 
+#include "../core/base.h"
+
 struct gpy_freelist {
     PyObject *head; /* linked by the first word behind the object's head */
     unsigned count;
@@ -40,24 +42,38 @@ gpy_freelist_new_untracked(PyTypeObject *type)
     return object;
 }
 
-/* The same, by the list.  Runs no foreign code if it comes from there. */
+/* An object of the list as it was left there, but for the word of the link, which is zero: not
+ * tracked.  NULL if the list is empty.  Runs no foreign code. */
 static inline PyObject *
-gpy_freelist_alloc_untracked(struct gpy_freelist *list, PyTypeObject *type)
+gpy_freelist_take(struct gpy_freelist *list, PyTypeObject *type)
 {
     PyObject *object = list->head;
     if (object == NULL)
-        return gpy_freelist_new_untracked(type);
+        return NULL;
     list->head = *gpy_freelist_link(object);
     list->count--;
-    memset((void *)gpy_freelist_link(object), 0, (size_t)type->tp_basicsize - sizeof(PyObject));
+    *gpy_freelist_link(object) = NULL;
     return PyObject_Init(object, type);
+}
+
+/* A zeroed object, not tracked, by the list.  `bytes` is the type's size, known to the compiler.
+ * Runs no foreign code if it comes from the list. */
+static inline PyObject *
+gpy_freelist_alloc_untracked(struct gpy_freelist *list, PyTypeObject *type, size_t bytes)
+{
+    PyObject *object = gpy_freelist_take(list, type);
+    GY_ASSERT((size_t)type->tp_basicsize == bytes);
+    if (object == NULL)
+        return gpy_freelist_new_untracked(type);
+    memset((void *)gpy_freelist_link(object), 0, bytes - sizeof(PyObject));
+    return object;
 }
 
 /* The same, tracked, as its tp_alloc gives it. */
 static inline PyObject *
-gpy_freelist_alloc(struct gpy_freelist *list, PyTypeObject *type)
+gpy_freelist_alloc(struct gpy_freelist *list, PyTypeObject *type, size_t bytes)
 {
-    PyObject *object = gpy_freelist_alloc_untracked(list, type);
+    PyObject *object = gpy_freelist_alloc_untracked(list, type, bytes);
     if (object != NULL)
         PyObject_GC_Track(object);
     return object;

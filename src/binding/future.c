@@ -24,6 +24,59 @@ future_alloc(PyTypeObject *type, struct gpy_state *module)
     return self;
 }
 
+#if GPY_DICT_BEFORE_OBJECT
+static PyObject *
+future_take(struct gpy_state *module)
+{
+    return NULL;
+}
+
+static bool
+future_keep(PyObject *self)
+{
+    return false;
+}
+#else
+/* What asyncio.Future is large in 3.11; nothing is kept of another one. */
+enum { BASE_BYTES = 128, BASE_BEGIN = sizeof(PyObject) + sizeof(PyObject *) };
+
+/* A pending gyre.Future without a loop, its memory used before.  NULL: there is none. */
+static PyObject *
+future_take(struct gpy_state *module)
+{
+    PyObject *self = gpy_freelist_take(&module->free_futures, module->future_type);
+    if (self != NULL) {
+        *gpy_fut_of(self) = (struct gpy_fut){.module = module};
+        gpy_state_hold(module);
+        PyObject_GC_Track(self);
+    }
+    return self;
+}
+
+/* Keeps the memory of a gyre.Future of which our part is empty and the base part, apart from the
+ * loop, has never been written to: no dict, no weak references, no asyncio.Future.method(self). */
+static bool
+future_keep(PyObject *self)
+{
+    struct gpy_fut *fut = gpy_fut_of(self);
+    struct gpy_state *module = fut->module;
+    PyTypeObject *type = Py_TYPE(self);
+    uintptr_t words[(BASE_BYTES - BASE_BEGIN) / sizeof(uintptr_t)], any = 0;
+    if (type != module->future_type || fut->finalized ||
+        ((PyTypeObject *)module->asyncio_future)->tp_basicsize != BASE_BYTES)
+        return false;
+    memcpy(words, (char *)self + BASE_BEGIN, sizeof words);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(words); i++)
+        any |= words[i];
+    if (GY_UNLIKELY(any != 0))
+        return false;
+    Py_CLEAR(*gpy_fut_loop_slot(fut));
+    gpy_freelist_free(&module->free_futures, self);
+    Py_DECREF(type);
+    return true;
+}
+#endif
+
 static PyObject *
 future_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -35,7 +88,7 @@ future_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static int
 remember_origin(struct gpy_fut *fut)
 {
-    if (gpy_loop_direct(fut->module, gpy_fut_loop(fut)) != NULL)
+    if (gpy_fut_direct(fut) != NULL)
         return 0; /* debug is off */
     PyObject *debug = PyObject_CallMethodNoArgs(gpy_fut_loop(fut), fut->module->str_get_debug);
     if (debug == NULL)
@@ -67,6 +120,7 @@ gpy_fut_init(struct gpy_fut *fut, PyObject *loop)
     if (loop == NULL)
         return -1;
     Py_XSETREF(*gpy_fut_loop_slot(fut), loop);
+    fut->own_loop = gpy_loop_check(fut->module, loop);
     fut->state = GPY_FUT_PENDING;
     fut->log_tb = false;
     fut->blocking = false;
@@ -86,9 +140,24 @@ future_tp_init(PyObject *self, PyObject *args, PyObject *kwargs)
 PyObject *
 gpy_future_new(struct gpy_state *module, PyObject *loop)
 {
-    PyObject *self = future_alloc(module->future_type, module);
-    if (self != NULL && gpy_fut_init(gpy_fut_of(self), loop) < 0)
+    return gpy_future_new_on(module, loop, gpy_loop_check(module, loop));
+}
+
+PyObject *
+gpy_future_new_on(struct gpy_state *module, PyObject *loop, struct gpy_loop *own_or_null)
+{
+    PyObject *self = future_take(module);
+    if (self == NULL)
+        self = future_alloc(module->future_type, module);
+    if (self == NULL)
+        return NULL;
+    struct gpy_fut *fut = gpy_fut_of(self);
+    if (GY_LIKELY(own_or_null != NULL && gpy_loop_is_direct(own_or_null))) { /* debug is off */
+        *gpy_fut_loop_slot(fut) = Py_NewRef(loop);
+        fut->own_loop = own_or_null;
+    } else if (gpy_fut_init(fut, loop) < 0) {
         Py_CLEAR(self);
+    }
     return self;
 }
 
@@ -147,6 +216,7 @@ static void
 future_tp_finalize(PyObject *self)
 {
     struct gpy_fut *fut = gpy_fut_of(self);
+    fut->finalized = true;
     if (!fut->log_tb || fut->module->str_message == NULL) /* or: the module is being torn down */
         return;
     PyObject *raised = PyErr_Occurred() ? gpy_exc_take() : NULL;
@@ -173,8 +243,13 @@ gpy_fut_traverse(struct gpy_fut *fut, visitproc visit, void *arg)
 void
 gpy_fut_clear(struct gpy_fut *fut)
 {
-    gpy_callbacks_clear(fut);
+    if (fut->first.callable != NULL || fut->more != NULL)
+        gpy_callbacks_clear(fut);
     Py_CLEAR(fut->result);
+    if (GY_LIKELY(((uintptr_t)fut->exception | (uintptr_t)fut->exception_tb |
+                   (uintptr_t)fut->cancelled_exc | (uintptr_t)fut->cancel_msg |
+                   (uintptr_t)fut->source_tb) == 0))
+        return;
     Py_CLEAR(fut->exception);
     Py_CLEAR(fut->exception_tb);
     Py_CLEAR(fut->cancelled_exc);
@@ -195,29 +270,47 @@ future_tp_clear(PyObject *self)
 {
     struct gpy_fut *fut = gpy_fut_of(self);
     gpy_fut_clear(fut);
+    fut->own_loop = NULL;
     return fut->module->base_future.tp_clear(self);
+}
+
+/* Untracked, and whoever calls this holds the module's state. */
+static void
+future_end(PyObject *self)
+{
+    struct gpy_fut *fut = gpy_fut_of(self);
+    gpy_fut_clear(fut);
+    if (future_keep(self))
+        return;
+#if GPY_ASYNCIO_TYPES_ARE_HEAP
+    fut->module->base_future.tp_dealloc(self);
+#else
+    PyTypeObject *type = Py_TYPE(self);
+    fut->module->base_future.tp_dealloc(self);
+    Py_DECREF(type);
+#endif
 }
 
 static void
 future_tp_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
     struct gpy_fut *fut = gpy_fut_of(self);
+    struct gpy_state *module = fut->module;
     /* For a Python subclass subtype_dealloc() has called the finalizer already. */
-    if (fut->log_tb && Py_IS_TYPE(self, fut->module->future_type) &&
+    if (fut->log_tb && Py_IS_TYPE(self, module->future_type) &&
         PyObject_CallFinalizerFromDealloc(self) < 0)
         return;
     PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, future_tp_dealloc) gpy_fut_clear(fut);
-    struct gpy_state *module = fut->module;
-    module->base_future.tp_dealloc(self);
-#if !GPY_ASYNCIO_TYPES_ARE_HEAP
-    Py_DECREF(type);
-#else
-    (void)type;
-#endif
+    if (gpy_state_nest(module)) { /* the future's hold is released below: the state is there */
+        future_end(self);
+        gpy_state_unnest(module);
+        gpy_state_release(module);
+        return;
+    }
+    Py_TRASHCAN_BEGIN(self, future_tp_dealloc);
+    future_end(self);
     gpy_state_release(module);
-    Py_TRASHCAN_END
+    Py_TRASHCAN_END;
 }
 
 static PyObject *

@@ -33,6 +33,7 @@ struct gpy_callback_list; /* future_callbacks.c: the second callback and those a
 
 struct gpy_fut {
     struct gpy_state *module;  /* lives as long as our type does, hence as long as this object */
+    struct gpy_loop *own_loop; /* the loop in the base part, if it is one of ours, or NULL     */
     struct gpy_callback first; /* callable NULL: there are no callbacks at all                 */
     struct gpy_callback_list *more; /* NULL: at most one callback */
     PyObject *result; /* set if FINISHED and exception is NULL                        */
@@ -45,6 +46,7 @@ struct gpy_fut {
     bool log_tb;         /* report the exception if nobody ever looks at it              */
     bool blocking;       /* _asyncio_future_blocking                                     */
     bool is_task;        /* a struct gpy_task begins here                                */
+    bool finalized;      /* CPython remembers it in the object's head, with the memory   */
 };
 
 /* Distance from the object to its struct gpy_fut; set once, before any object exists. */
@@ -76,6 +78,13 @@ gpy_fut_loop(const struct gpy_fut *fut)
     return *gpy_fut_loop_slot((struct gpy_fut *)(uintptr_t)fut);
 }
 
+/* Its loop, if callbacks may go straight to the queue just now; see gpy_loop_direct(). */
+static inline struct gpy_loop *
+gpy_fut_direct(const struct gpy_fut *fut)
+{
+    return fut->own_loop != NULL && gpy_loop_is_direct(fut->own_loop) ? fut->own_loop : NULL;
+}
+
 /* Exactly gyre.Future or gyre.Task: no Python code can stand between its methods and us. */
 static inline bool
 gpy_future_check(struct gpy_state *module, PyObject *object)
@@ -87,6 +96,8 @@ gpy_future_check(struct gpy_state *module, PyObject *object)
 
 /* A pending Future of `loop`: what loop.create_future() returns.  New reference. */
 PyObject *gpy_future_new(struct gpy_state *module, PyObject *loop);
+/* The same for a caller that knows what gpy_loop_check() says of `loop`. */
+PyObject *gpy_future_new_on(struct gpy_state *module, PyObject *loop, struct gpy_loop *own_or_null);
 
 /* These four take any awaitable future; ours are done in C.  Setting a future that is done raises
  * InvalidStateError.  0 or -1; the queries 1, 0 or -1. */
@@ -114,6 +125,12 @@ int gpy_fut_cancel(struct gpy_fut *fut, PyObject *msg_or_null); /* 1 cancelled, 
 /* 0: *out is the result; 1: *out is the exception to raise; -1: not done, InvalidStateError set.
  * New reference.  Counts as having looked at the exception. */
 int gpy_fut_outcome(struct gpy_fut *fut, PyObject **out);
+/* Its outcome is `result`, and there is no exception that anybody could fail to look at. */
+static inline bool
+gpy_fut_has_result(const struct gpy_fut *fut)
+{
+    return fut->state == GPY_FUT_FINISHED && fut->exception == NULL && fut->result != NULL;
+}
 PyObject *gpy_fut_make_cancelled_error(struct gpy_fut *fut);
 int gpy_fut_check_alive(struct gpy_fut *fut); /* -1 and RuntimeError if __init__ never ran */
 

@@ -94,7 +94,7 @@ callback_schedule(struct gpy_fut *fut, const struct gpy_callback *callback)
 {
     struct gpy_state *module = fut->module;
     PyObject *self = gpy_fut_object(fut);
-    struct gpy_loop *direct = gpy_loop_direct(module, gpy_fut_loop(fut));
+    struct gpy_loop *direct = gpy_fut_direct(fut);
     if (callback->context == NULL) {
         if (direct != NULL && PyContext_CheckExact(gpy_task_context_borrow(callback->callable)))
             return gpy_loop_schedule(direct, GPY_READY_TASK_WAKE, callback->callable, self, NULL);
@@ -147,6 +147,25 @@ callback_list_free(struct gpy_callback_list *list, Py_ssize_t from)
     PyMem_Free(list);
 }
 
+/* A task that waits moves on to the queue, with the reference to it. */
+static int
+first_schedule(struct gpy_fut *fut, struct gpy_callback first)
+{
+    struct gpy_loop *direct = gpy_fut_direct(fut);
+    int rc;
+    if (GY_LIKELY(first.context == NULL && direct != NULL &&
+                  PyContext_CheckExact(gpy_task_context_borrow(first.callable)))) {
+        rc = gpy_loop_schedule_moved(direct, GPY_READY_TASK_WAKE, first.callable,
+                                     gpy_fut_object(fut));
+        if (GY_LIKELY(rc == 0))
+            return 0;
+    } else {
+        rc = callback_schedule(fut, &first);
+    }
+    callback_drop(&first);
+    return rc;
+}
+
 int
 gpy_fut_schedule_callbacks(struct gpy_fut *fut)
 {
@@ -156,9 +175,8 @@ gpy_fut_schedule_callbacks(struct gpy_fut *fut)
         return 0;
     fut->first = (struct gpy_callback){NULL, NULL};
     fut->more = NULL;
-    int rc = callback_schedule(fut, &first);
-    callback_drop(&first);
-    if (more == NULL)
+    int rc = first_schedule(fut, first);
+    if (GY_LIKELY(more == NULL))
         return rc;
     Py_ssize_t done = 0;
     while (rc == 0 && done < more->count) {

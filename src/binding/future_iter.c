@@ -24,7 +24,8 @@ gpy_future_iter_new(PyObject *future)
     if (gpy_fut_check_alive(fut) < 0)
         return NULL;
     struct gpy_state *module = fut->module;
-    PyObject *self = gpy_freelist_alloc(&module->free_future_iters, module->future_iter_type);
+    PyObject *self = gpy_freelist_alloc(&module->free_future_iters, module->future_iter_type,
+                                        sizeof(struct gpy_future_iter));
     if (self == NULL)
         return NULL;
     gpy_state_hold(module);
@@ -55,6 +56,11 @@ iter_am_send(PyObject *self, PyObject *unused, PyObject **result)
     PyObject *future = it->future;
     PyObject *outcome;
     it->future = NULL;
+    if (GY_LIKELY(gpy_fut_has_result(fut))) {
+        *result = Py_NewRef(fut->result);
+        Py_DECREF(future);
+        return PYGEN_RETURN;
+    }
     int kind = gpy_fut_outcome(fut, &outcome);
     Py_DECREF(future);
     if (kind == 0) {

@@ -46,18 +46,28 @@ handle_store_traceback(struct gpy_handle *self)
     return self->source_traceback ? 0 : -1;
 }
 
-/* Zeroed, not tracked. */
-static struct gpy_handle *
+/* Zeroed, not tracked, and of the kind that its type says. */
+static inline struct gpy_handle *
 handle_alloc(struct gpy_state *state, PyTypeObject *type)
 {
     PyObject *object;
     if (type == state->handle_type)
-        object = gpy_freelist_alloc_untracked(&state->free_handles, type);
-    else if (type == state->timer_handle_type)
-        object = gpy_freelist_alloc_untracked(&state->free_timer_handles, type);
+        return (struct gpy_handle *)gpy_freelist_alloc_untracked(&state->free_handles, type,
+                                                                 sizeof(struct gpy_handle));
+    bool is_timer = type == state->timer_handle_type;
+    if (is_timer)
+        object = gpy_freelist_alloc_untracked(&state->free_timer_handles, type,
+                                              sizeof(struct gpy_timer_handle));
     else
         object = gpy_freelist_new_untracked(type);
-    return (struct gpy_handle *)object;
+    struct gpy_handle *self = (struct gpy_handle *)object;
+    if (self == NULL)
+        return NULL;
+    self->is_timer = is_timer;
+    self->is_threadsafe = !is_timer;
+    if (is_timer)
+        gy_timer_init(&((struct gpy_timer_handle *)self)->timer, GY_TIMER_HOST);
+    return self;
 }
 
 struct gpy_handle *
@@ -79,10 +89,6 @@ gpy_handle_new_untracked(struct gpy_loop *loop, PyTypeObject *type, PyObject *co
         return NULL;
     self->loop = (struct gpy_loop *)Py_NewRef((PyObject *)loop);
     self->callback = Py_NewRef(call[0]);
-    self->is_timer = type == loop->state->timer_handle_type;
-    self->is_threadsafe = type == loop->state->threadsafe_handle_type;
-    if (self->is_timer)
-        gy_timer_init(&((struct gpy_timer_handle *)self)->timer, GY_TIMER_HOST);
     self->context = context ? Py_NewRef(context) : PyContext_CopyCurrent();
     if (self->context == NULL || handle_store_args(self, call + 1, ncall - 1) < 0 ||
         (loop->debug && handle_store_traceback(self) < 0)) {
@@ -456,21 +462,33 @@ static PyGetSetDef timer_handle_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+/* In each type's own table: what is inherited is called more slowly, see loop_own_methods(). */
+#define HANDLE_METHODS                                                                             \
+    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS,                                            \
+     "cancel($self)\n--\n\nKeep the callback from being called."},                                 \
+        {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS,                                  \
+         "cancelled($self)\n--\n\nTrue after cancel()."},                                          \
+    {                                                                                              \
+        "get_context", (PyCFunction)handle_get_context, METH_NOARGS,                               \
+            "get_context($self)\n--\n\nThe callback's Context."                                    \
+    }
+
 static PyMethodDef handle_methods[] = {
-    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS,
-     "cancel($self)\n--\n\nKeep the callback from being called."},
-    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS,
-     "cancelled($self)\n--\n\nTrue after cancel()."},
-    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS,
-     "get_context($self)\n--\n\nThe callback's Context."},
+    HANDLE_METHODS,
     {"_run", (PyCFunction)handle_run, METH_NOARGS, NULL},
     {"_repr_info", (PyCFunction)handle_repr_info, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMethodDef timer_handle_methods[] = {
+    HANDLE_METHODS,
     {"when", (PyCFunction)handle_when, METH_NOARGS,
      "when($self)\n--\n\nThe time, on the loop's clock, in seconds."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef threadsafe_handle_methods[] = {
+    HANDLE_METHODS,
     {NULL, NULL, 0, NULL},
 };
 
@@ -509,7 +527,9 @@ static void
 handle_free(struct gpy_handle *self, struct gpy_state *state)
 {
     PyTypeObject *type = Py_TYPE(self);
-    if (type == state->handle_type)
+    if (state == NULL) /* the collector has cleared it */
+        type->tp_free(self);
+    else if (type == state->handle_type)
         gpy_freelist_free(&state->free_handles, (PyObject *)self);
     else if (type == state->timer_handle_type)
         gpy_freelist_free(&state->free_timer_handles, (PyObject *)self);
@@ -517,29 +537,47 @@ handle_free(struct gpy_handle *self, struct gpy_state *state)
         type->tp_free(self);
 }
 
+/* Nobody can look at the fields any more: they keep what they let go of. */
+static inline void
+handle_end(struct gpy_handle *self, struct gpy_state *state)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (GY_UNLIKELY(self->weakrefs != NULL))
+        PyObject_ClearWeakRefs((PyObject *)self);
+    if (GY_UNLIKELY(self->is_threadsafe) && ((struct gpy_threadsafe_handle *)self)->ended != NULL)
+        PyThread_free_lock(((struct gpy_threadsafe_handle *)self)->ended);
+    size_t used = GY_UNLIKELY(self->nargs == HANDLE_ARGS_TUPLE) ? 1 : self->nargs;
+    Py_XDECREF(self->callback);
+    for (size_t i = 1; i <= used; i++)
+        Py_XDECREF(self->slots[i]);
+    Py_XDECREF(self->context);
+    Py_XDECREF(self->source_traceback);
+    Py_XDECREF(self->repr);
+    Py_XDECREF((PyObject *)self->loop);
+    handle_free(self, state);
+    Py_DECREF(type);
+}
+
 /* Arguments may be handles whose arguments are handles: the chain may be longer than the stack. */
 static void
 handle_dealloc(struct gpy_handle *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
     struct gpy_state *state = self->loop != NULL ? self->loop->state : NULL;
     PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, handle_dealloc);
-    if (self->weakrefs != NULL)
-        PyObject_ClearWeakRefs((PyObject *)self);
-    if (self->is_threadsafe && ((struct gpy_threadsafe_handle *)self)->ended != NULL)
-        PyThread_free_lock(((struct gpy_threadsafe_handle *)self)->ended);
-    if (state == NULL) { /* the collector has cleared it */
-        (void)handle_clear(self);
-        type->tp_free(self);
-    } else {
+    if (GY_LIKELY(state != NULL)) {
         gpy_state_hold(state); /* the loop may go, and with it the last user */
-        (void)handle_clear(self);
-        handle_free(self, state);
-        gpy_state_release(state);
+        if (gpy_state_nest(state)) {
+            handle_end(self, state);
+            gpy_state_unnest(state);
+            gpy_state_release(state);
+            return;
+        }
     }
-    Py_DECREF(type);
+    Py_TRASHCAN_BEGIN(self, handle_dealloc);
+    handle_end(self, state);
     Py_TRASHCAN_END;
+    if (state != NULL)
+        gpy_state_release(state);
 }
 
 static PyType_Slot handle_slots[] = {
@@ -586,6 +624,7 @@ static PyType_Slot threadsafe_handle_slots[] = {
     {Py_tp_dealloc, handle_dealloc},
     {Py_tp_traverse, handle_traverse},
     {Py_tp_clear, handle_clear},
+    {Py_tp_methods, threadsafe_handle_methods},
     {0, NULL},
 };
 

@@ -88,15 +88,16 @@ choose_busy_poll(PyObject *busy_poll, int64_t *limit_ns, bool *always)
     return 0;
 }
 
-/* The same method of C, whichever of the two types its descriptor belongs to (loop_own_methods())? */
+/* The same method of C, whichever of the two types its descriptor belongs to (loop_own_methods())?
+ */
 static bool
 is_same_method(PyObject *mine, PyObject *theirs)
 {
-    return mine == theirs || (mine != NULL && theirs != NULL &&
-                              Py_IS_TYPE(mine, &PyMethodDescr_Type) &&
-                              Py_IS_TYPE(theirs, &PyMethodDescr_Type) &&
-                              ((PyMethodDescrObject *)(void *)mine)->d_method ==
-                                  ((PyMethodDescrObject *)(void *)theirs)->d_method);
+    return mine == theirs ||
+           (mine != NULL && theirs != NULL && Py_IS_TYPE(mine, &PyMethodDescr_Type) &&
+            Py_IS_TYPE(theirs, &PyMethodDescr_Type) &&
+            ((PyMethodDescrObject *)(void *)mine)->d_method ==
+                ((PyMethodDescrObject *)(void *)theirs)->d_method);
 }
 
 /* Which of the methods that C may bypass are somebody else's: a subclass's or the instance's own.

@@ -71,9 +71,6 @@ struct gpy_loop_member {
     void (*abandon)(struct gpy_loop_member *member);
 };
 
-/* The struct behind any LoopCore instance; NULL without exception if `object` is none. */
-struct gpy_loop *gpy_loop_check(struct gpy_state *state, PyObject *object);
-
 /* Calls callable(*args) as a callback of the loop: in `context` (a PyContext; NULL: the current
  * one), timed and logged when slow in debug mode (`what` is the object whose repr the log shows),
  * with `busy` set, so that small writes wait; the held writes leave before it returns.  New

@@ -86,7 +86,7 @@ run_task_entry(struct gpy_loop *self, enum gpy_ready_tag tag, PyObject *task, Py
     return 0;
 }
 
-static int
+static inline int
 run_entry(struct gpy_loop *self, struct gpy_ready_entry *entry)
 {
     PyObject *owner = gpy_ready_entry_owner(entry);
@@ -117,6 +117,17 @@ run_entry(struct gpy_loop *self, struct gpy_ready_entry *entry)
     return rc;
 }
 
+static GY_COLD int
+run_entry_watched(struct gpy_loop *self, struct gpy_ready_entry *entry)
+{
+    PyObject *owner = gpy_ready_entry_owner(entry);
+    int64_t started_ns = gpy_loop_watch_begin(self, owner);
+    int rc = run_entry(self, entry);
+    gpy_task_settle(self->state, &self->current);
+    gpy_loop_watch_end(self, owner, started_ns);
+    return rc;
+}
+
 static int
 check_forked(struct gpy_loop *self)
 {
@@ -136,15 +147,7 @@ run_queue(struct gpy_loop *self, struct gpy_ready *queue, size_t count)
     int rc = 0;
     for (; count != 0 && queue->count != 0 && rc == 0; count--) {
         struct gpy_ready_entry entry = gpy_ready_pop(queue);
-        if (GY_UNLIKELY(self->debug)) {
-            PyObject *owner = gpy_ready_entry_owner(&entry);
-            int64_t started_ns = gpy_loop_watch_begin(self, owner);
-            rc = run_entry(self, &entry);
-            gpy_task_settle(self->state, &self->current);
-            gpy_loop_watch_end(self, owner, started_ns);
-        } else {
-            rc = run_entry(self, &entry);
-        }
+        rc = GY_UNLIKELY(self->debug) ? run_entry_watched(self, &entry) : run_entry(self, &entry);
         gpy_ready_entry_release(&entry);
         if (GY_UNLIKELY(!self->core_ready))
             return rc; /* closed by force inside a callback */

@@ -17,11 +17,23 @@ gpy_loop_direct(struct gpy_state *state, PyObject *object)
     return loop != NULL && loop->direct ? loop : NULL;
 }
 
+bool
+gpy_loop_is_direct(const struct gpy_loop *loop)
+{
+    return loop->direct;
+}
+
 int
 gpy_loop_schedule(struct gpy_loop *loop, enum gpy_ready_tag tag, PyObject *owner, PyObject *a,
                   PyObject *b)
 {
     return gpy_ready_push(&loop->ready, tag, owner, a, b);
+}
+
+int
+gpy_loop_schedule_moved(struct gpy_loop *loop, enum gpy_ready_tag tag, PyObject *owner, PyObject *a)
+{
+    return gpy_ready_push_moved(&loop->ready, tag, owner, a);
 }
 
 static const struct gpy_leading call_soon_takes = {"call_soon", 1, {"callback"}, true};
@@ -210,7 +222,7 @@ loop_time(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 loop_create_future(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
 {
-    return gpy_future_new(self->state, (PyObject *)self);
+    return gpy_future_new_on(self->state, (PyObject *)self, self);
 }
 
 /* With a task factory the inherited method decides: what a factory is given differs by version. */

@@ -16,6 +16,7 @@
 #define GPY_ASYNCIO_TYPES_ARE_HEAP 1 /* their tp_dealloc drops and tp_traverse visits the type */
 #define GPY_THROW_IS_SINGLE_ARG 1    /* throw(type, value, tb) is deprecated                   */
 #define GPY_TASK_HAS_GET_CONTEXT 1
+#define GPY_DICT_BEFORE_OBJECT 1   /* asyncio.Future's dict, which CPython lays out and keeps  */
 #define GPY_TASK_NAME_MAY_BE_INT 1 /* n stands for Task-n                                   */
 #define GPY_GET_EVENT_LOOP "get_event_loop" /* in asyncio.events: what Future(loop=None) asks   */
 #define GPY_ASYNCIO_TASK_SET "_scheduled_tasks" /* before 3.14: the WeakSet of all tasks */
@@ -24,6 +25,7 @@
 #define GPY_ASYNCIO_TYPES_ARE_HEAP 0
 #define GPY_THROW_IS_SINGLE_ARG 0
 #define GPY_TASK_HAS_GET_CONTEXT 0
+#define GPY_DICT_BEFORE_OBJECT 0
 #define GPY_TASK_NAME_MAY_BE_INT 0
 #define GPY_GET_EVENT_LOOP "_get_event_loop"
 #define GPY_ASYNCIO_TASK_SET "_all_tasks"

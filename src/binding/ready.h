@@ -14,6 +14,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "../core/base.h"
+
 enum gpy_ready_tag {
     GPY_READY_HANDLE = 0,    /* owner: our Handle or any object with _run()          */
     GPY_READY_TASK_STEP = 1, /* owner: our Task;  a: exception to throw, or NULL     */
@@ -79,6 +81,20 @@ gpy_ready_push(struct gpy_ready *ready, enum gpy_ready_tag tag, PyObject *owner,
     entry->tagged = (uintptr_t)Py_NewRef(owner) | (uintptr_t)tag;
     entry->a = Py_XNewRef(a);
     entry->b = Py_XNewRef(b);
+    ready->count++;
+    return 0;
+}
+
+/* The same, but the reference to `owner` moves into the entry. */
+static inline int
+gpy_ready_push_moved(struct gpy_ready *ready, enum gpy_ready_tag tag, PyObject *owner, PyObject *a)
+{
+    if (GY_UNLIKELY(ready->count == ready->capacity) && gpy_ready_grow(ready) < 0)
+        return -1;
+    struct gpy_ready_entry *entry = gpy_ready_slot(ready);
+    entry->tagged = (uintptr_t)owner | (uintptr_t)tag;
+    entry->a = Py_XNewRef(a);
+    entry->b = NULL;
     ready->count++;
     return 0;
 }

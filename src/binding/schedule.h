@@ -26,9 +26,17 @@ struct gpy_current_task {
  * only until the next call into Python: debug may be switched on at any time. */
 struct gpy_loop *gpy_loop_direct(struct gpy_state *state, PyObject *loop);
 
+/* The two halves of it: is it a loop of ours (borrowed, or NULL), and may entries go to its queue?
+ */
+struct gpy_loop *gpy_loop_check(struct gpy_state *state, PyObject *object);
+bool gpy_loop_is_direct(const struct gpy_loop *loop);
+
 /* Appends an entry to the loop's ready queue (ready.h says what owner, a and b are for each tag).
  * Wakes nothing: for the loop's own thread.  0, or -1 with MemoryError. */
 int gpy_loop_schedule(struct gpy_loop *loop, enum gpy_ready_tag tag, PyObject *owner, PyObject *a,
                       PyObject *b);
+/* The same, but the reference to `owner` moves into the queue unless it fails; b is NULL. */
+int gpy_loop_schedule_moved(struct gpy_loop *loop, enum gpy_ready_tag tag, PyObject *owner,
+                            PyObject *a);
 
 #endif

@@ -192,6 +192,7 @@
 
 /* Memory kept for the next object of a type: GPY_FREELIST(name) is state->free_name. */
 #define GPY_FREELISTS(X)                                                                           \
+    X(futures)                                                                                     \
     X(future_iters)                                                                                \
     X(handles)                                                                                     \
     X(timer_handles)
@@ -233,6 +234,7 @@ struct gpy_state {
 #define X(name) struct gpy_freelist free_##name;
     GPY_FREELISTS(X)
 #undef X
+    int nested_ends;  /* deallocations inside one another; gpy_state_nest() */
     Py_ssize_t users; /* live loops, futures and tasks: they look in here to their end */
     bool is_orphan;   /* the module is gone; the last user frees the state             */
 };
@@ -261,6 +263,26 @@ gpy_state_release(struct gpy_state *state)
 {
     if (--state->users == 0 && state->is_orphan)
         gpy_state_drop(state);
+}
+
+/* Chains of objects of ours may be longer than the stack.  A deallocation begins with this and
+ * needs no trashcan, which costs more than the rest of it, if the answer is yes; then it ends with
+ * gpy_state_unnest(), before it lets go of the state. */
+enum { GPY_NESTED_ENDS_MAX = 40 };
+
+static inline bool
+gpy_state_nest(struct gpy_state *state)
+{
+    if (GY_UNLIKELY(state->nested_ends >= GPY_NESTED_ENDS_MAX))
+        return false;
+    state->nested_ends++;
+    return true;
+}
+
+static inline void
+gpy_state_unnest(struct gpy_state *state)
+{
+    state->nested_ends--;
 }
 
 /* The state behind any instance of one of our types or of a Python subclass of it.

@@ -229,30 +229,44 @@ task_tp_clear(PyObject *self)
     struct gpy_task *task = gpy_task_of(self);
     gpy_registry_forget(task);
     task_clear(task);
+    task->fut.own_loop = NULL;
     return task->fut.module->base_task.tp_clear(self);
+}
+
+/* Untracked, and whoever calls this holds the module's state. */
+static void
+task_end(PyObject *self)
+{
+    struct gpy_task *task = gpy_task_of(self);
+    task_clear(task);
+#if GPY_ASYNCIO_TYPES_ARE_HEAP
+    task->fut.module->base_task.tp_dealloc(self);
+#else
+    PyTypeObject *type = Py_TYPE(self);
+    task->fut.module->base_task.tp_dealloc(self);
+    Py_DECREF(type);
+#endif
 }
 
 static void
 task_tp_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
     struct gpy_task *task = gpy_task_of(self);
+    struct gpy_state *module = task->fut.module;
     /* For a Python subclass subtype_dealloc() has called the finalizer already. */
-    if ((task->fut.log_tb || destroyed_pending(task)) &&
-        Py_IS_TYPE(self, task->fut.module->task_type) &&
+    if ((task->fut.log_tb || destroyed_pending(task)) && Py_IS_TYPE(self, module->task_type) &&
         PyObject_CallFinalizerFromDealloc(self) < 0)
         return;
     PyObject_GC_UnTrack(self);
     gpy_registry_forget(task);
+    if (gpy_state_nest(module)) {
+        task_end(self);
+        gpy_state_unnest(module);
+        gpy_state_release(module);
+        return;
+    }
     Py_TRASHCAN_BEGIN(self, task_tp_dealloc);
-    task_clear(task);
-    struct gpy_state *module = task->fut.module;
-    module->base_task.tp_dealloc(self);
-#if !GPY_ASYNCIO_TYPES_ARE_HEAP
-    Py_DECREF(type);
-#else
-    (void)type;
-#endif
+    task_end(self);
     gpy_state_release(module);
     Py_TRASHCAN_END;
 }

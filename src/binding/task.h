@@ -101,7 +101,12 @@ int gpy_task_schedule_step(struct gpy_task *task, PyObject *exc_or_null);
 int gpy_task_start_eagerly(struct gpy_task *task);
 int gpy_task_cancel(struct gpy_task *task, PyObject *msg); /* 1, 0 if it was done, or -1          */
 /* The context of a task, or None if the collector has cleared it.  Borrowed. */
-PyObject *gpy_task_context_borrow(PyObject *task);
+static inline PyObject *
+gpy_task_context_borrow(PyObject *task)
+{
+    PyObject *context = gpy_task_context(gpy_task_of(task));
+    return context != NULL ? context : Py_None;
+}
 int gpy_task_finished(struct gpy_fut *fut); /* it has just become done: asyncio may forget it     */
 
 #endif

@@ -61,20 +61,13 @@ gpy_task_step_new(PyObject *task)
     return PyCFunction_New(&step_def, task);
 }
 
-PyObject *
-gpy_task_context_borrow(PyObject *task)
-{
-    PyObject *context = gpy_task_context(gpy_task_of(task));
-    return context != NULL ? context : Py_None;
-}
-
 int
 gpy_task_schedule_step(struct gpy_task *task, PyObject *exc_or_null)
 {
     struct gpy_fut *fut = &task->fut;
     PyObject *self = gpy_task_object(task);
     /* Before 3.15 a context may be anything that has run(): only a Handle can use it then. */
-    struct gpy_loop *direct = gpy_loop_direct(fut->module, gpy_fut_loop(fut));
+    struct gpy_loop *direct = gpy_fut_direct(fut);
     if (direct != NULL && PyContext_CheckExact(gpy_task_context_borrow(self)))
         return gpy_loop_schedule(direct, GPY_READY_TASK_STEP, self, exc_or_null, NULL);
     PyObject *step = gpy_task_step_new(self);
@@ -431,46 +424,48 @@ task_advance(struct gpy_task *task, PyObject *exc_or_null)
     return rc;
 }
 
-static int
-task_enter(struct gpy_task *task, PyObject *loop, struct gpy_current_task *current)
-{
-    return current != NULL ? gpy_registry_enter_next(task, loop, current)
-                           : gpy_registry_enter(task, loop);
-}
-
-static int
-task_leave(struct gpy_task *task, PyObject *loop, struct gpy_current_task *current)
-{
-    return current != NULL ? gpy_registry_leave_next(task, loop, current)
-                           : gpy_registry_leave(task, loop);
-}
-
-/* current: of the loop whose turn this is, or NULL. */
-static int
-task_step(struct gpy_task *task, PyObject *exc_or_null, struct gpy_current_task *current)
+/* Somebody else's loop calls the step. */
+static GY_COLD int
+task_step_called(struct gpy_task *task, PyObject *exc_or_null)
 {
     if (gpy_fut_check_alive(&task->fut) < 0)
         return -1;
     PyObject *self = Py_NewRef(gpy_task_object(task));
     PyObject *loop = Py_NewRef(gpy_fut_loop(&task->fut));
-    if (current != NULL && GY_UNLIKELY(current->loop != loop)) { /* __init__() was called again */
-        gpy_task_settle(task->fut.module, current);
-        current = NULL;
-    }
-    int rc = task_enter(task, loop, current);
+    int rc = gpy_registry_enter(task, loop);
     if (rc == 0) {
         rc = task_advance(task, exc_or_null);
-        if (rc == 0) {
-            rc = task_leave(task, loop, current);
-        } else {
-            PyObject *exc = gpy_exc_take();
-            (void)task_leave(task, loop, current);
+        PyObject *exc = rc < 0 ? gpy_exc_take() : NULL;
+        if (gpy_registry_leave(task, loop) < 0)
+            rc = -1;
+        if (exc != NULL)
             gpy_exc_chain(exc);
-        }
     }
     Py_DECREF(loop);
     Py_DECREF(self);
     return rc;
+}
+
+/* current: of the loop whose turn this is and whose entry holds the task, or NULL. */
+static int
+task_step(struct gpy_task *task, PyObject *exc_or_null, struct gpy_current_task *current)
+{
+    if (GY_UNLIKELY(current == NULL))
+        return task_step_called(task, exc_or_null);
+    PyObject *loop = current->loop;
+    if (GY_UNLIKELY(gpy_fut_loop(&task->fut) != loop)) { /* __init__() was called again */
+        gpy_task_settle(task->fut.module, current);
+        return task_step_called(task, exc_or_null);
+    }
+    if (gpy_registry_enter_next(task, loop, current) < 0)
+        return -1;
+    int rc = task_advance(task, exc_or_null);
+    if (GY_LIKELY(rc == 0))
+        return gpy_registry_leave_next(task, loop, current);
+    PyObject *exc = gpy_exc_take();
+    (void)gpy_registry_leave_next(task, loop, current);
+    gpy_exc_chain(exc);
+    return -1;
 }
 
 static int
@@ -482,6 +477,8 @@ task_wakeup(struct gpy_task *task, PyObject *future, struct gpy_current_task *cu
     if (gpy_registry_unawait(task, future) < 0)
         return -1;
     if (gpy_future_check(module, future)) {
+        if (GY_LIKELY(gpy_fut_has_result(gpy_fut_of(future))))
+            return task_step(task, NULL, current);
         kind = gpy_fut_outcome(gpy_fut_of(future), &outcome);
     } else {
         outcome = PyObject_CallMethodNoArgs(future, module->str_result);

@@ -65,7 +65,8 @@ gy_loop_poll(struct gy_loop *loop, bool force)
     if (GY_UNLIKELY(gy_loop_forked(loop)))
         return -ECHILD;
     gy_loop_flush_dirty(loop);
-    gy_loop_flush_ops(loop);
+    if (!gy_list_empty(&loop->pending) || !gy_list_empty(&loop->cancels) || loop->sqe_shortage)
+        gy_loop_flush_ops(loop);
     if (!force && !ring->ops->needs_enter(ring))
         return 0;
     return ring->ops->enter(ring, 0);

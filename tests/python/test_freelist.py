@@ -230,3 +230,116 @@ def test_subclasses_of_future_and_task_are_apart(loop):
         future.cancel()
         del future
         assert not hasattr(MyFuture(loop=loop), "extra")
+
+
+@pytest.mark.only("gyre")
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="CPython lays out the dict of a Future")
+class TestFutures:
+    """What lies in the list is memory; nothing of the Future that was there shows in the next."""
+
+    @pytest.fixture(autouse=True)
+    def kept(self):
+        gyre_c = pytest.importorskip("gyre._gyre")
+        before = gyre_c._freelists(None)["handles"]
+        gyre_c._freelists(0)
+        gyre_c._freelists(4)
+        yield lambda: gyre_c._freelists(None)["futures"]
+        gyre_c._freelists(256 if before or not sanitized() else 0)
+
+    def test_memory_is_used_again(self, loop, kept):
+        address = id(loop.create_future())
+        assert kept() == 1
+        future = loop.create_future()
+        assert id(future) == address and kept() == 0
+        assert gc.is_tracked(future)
+        assert repr(future) == "<Future pending>"
+
+    def test_what_it_was_does_not_show(self, loop, kept):
+        def ends():
+            yield lambda future: future.set_result(object())
+            yield lambda future: future.cancel("message")
+            yield lambda future: (future.set_exception(OSError()), future.exception())
+            yield lambda future: future.add_done_callback(print)
+            yield lambda future: [future.add_done_callback(print) for _ in range(3)]
+
+        for end in ends():
+            future = loop.create_future()
+            end(future)
+            run_turns(loop)
+            del future
+            future = loop.create_future()
+            assert not future.done() and not future.cancelled()
+            assert future._callbacks is None and future._exception is None
+            assert future._cancel_message is None and future._source_traceback is None
+            assert future.get_loop() is loop and not future._asyncio_future_blocking
+            future.set_result(7)
+            assert loop.run_until_complete(future) == 7
+
+    def test_each_exception_is_reported(self, loop, kept):
+        """CPython remembers in an object's head that it was finalized."""
+        reports = []
+        loop.set_exception_handler(lambda loop, context: reports.append(context["exception"]))
+        errors = [ValueError(i) for i in range(3)]
+        for error in errors:
+            loop.create_future().set_exception(error)
+            loop.create_future().cancel()
+        assert reports == errors
+
+    def test_what_asyncio_wrote_is_not_kept(self, loop, kept):
+        """asyncio's own methods, called unbound, write to the base part."""
+        future = loop.create_future()
+        asyncio.Future.set_result(future, 1)
+        before = kept()
+        del future
+        assert kept() == before
+        future = loop.create_future()
+        assert not asyncio.Future.done(future)
+
+    def test_attributes_and_weak_references_go(self, loop, kept):
+        future = loop.create_future()
+        future.attribute = marker = lambda: None
+        died = []
+        reference = weakref.ref(future, lambda _: died.append(1))
+        gone = weakref.ref(marker)
+        del future, marker
+        assert reference() is None and died == [1] and gone() is None
+        assert not hasattr(loop.create_future(), "attribute")
+
+    def test_subclasses_are_not_kept(self, loop, kept):
+        import gyre
+
+        class Mine(gyre.Future):
+            pass
+
+        before = kept()
+        Mine(loop=loop)
+        assert kept() == before
+
+    def test_references_of_the_type_and_the_loop(self, loop, kept):
+        import gyre
+
+        before = sys.getrefcount(gyre.Future), sys.getrefcount(loop)
+        for _ in range(10):
+            futures = [loop.create_future() for _ in range(10)]
+            del futures
+        assert (sys.getrefcount(gyre.Future), sys.getrefcount(loop)) == before
+        assert kept() == 4
+
+
+@pytest.mark.only("gyre")  # asyncio's C Future recurses until the stack ends
+@pytest.mark.parametrize("link", ["future", "handle", "mixed"])
+def test_long_chains_end_without_recursion(loop, link):
+    """One that dies lets go of the next: deeper than the C stack allows."""
+    last = None
+    for i in range(200_000):
+        if link == "handle" or (link == "mixed" and i % 2):
+            last = loop.call_soon(lambda last: None, last)
+        else:
+            future = loop.create_future()
+            future.set_result(last)
+            last = future
+            del future
+        if i % 1000 == 0:
+            run_turns(loop)
+    run_turns(loop)
+    del last

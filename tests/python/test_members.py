@@ -54,3 +54,40 @@ def test_getters_read_the_state_that_counts(name):
         assert getattr(ours, name) == getattr(theirs, name)
     finally:
         loop.close()
+
+
+@pytest.mark.only("gyre")
+def test_methods_belong_to_the_very_type(loop):
+    """The interpreter calls a method directly only if its descriptor names the object's type."""
+
+    def is_own(type_, name):
+        return getattr(type_, name).__objclass__ is type_
+
+    core = gyre._gyre.LoopCore
+    for name in ("call_soon", "call_later", "create_future", "create_task", "add_reader", "time"):
+        assert is_own(gyre.Loop, name) and is_own(core, name)
+    for handle in (loop.call_soon(int), loop.call_later(1, int), loop.call_soon_threadsafe(int)):
+        kind = type(handle)
+        assert all(is_own(kind, name) for name in ("cancel", "cancelled", "get_context"))
+        handle.cancel()
+
+    class Mine(gyre.Loop):
+        def call_soon(self, callback, *args, context=None):
+            seen.append(callback)
+            return super().call_soon(callback, *args, context=context)
+
+    class Plain(gyre.Loop):
+        pass
+
+    seen = []
+    for kind in (Mine, Plain):
+        mine = kind()
+        future = mine.create_future()
+        future.add_done_callback(print)
+        future.remove_done_callback(print)
+        future.add_done_callback(lambda future: future.get_loop().stop())
+        future.set_result(None)
+        mine.run_forever()
+        mine.close()
+        assert bool(seen) is (kind is Mine)
+        seen.clear()
