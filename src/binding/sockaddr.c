@@ -23,15 +23,48 @@ unix_to_python(const struct sockaddr_un *address, socklen_t len)
                                             (Py_ssize_t)strnlen(address->sun_path, path_len));
 }
 
+/* "127.0.0.1" without the C library's printf. */
+static PyObject *
+ipv4_text(const struct in_addr *address)
+{
+    uint8_t part[4];
+    char text[INET_ADDRSTRLEN];
+    char *end = text;
+    memcpy(part, address, sizeof(part));
+    for (size_t i = 0; i < sizeof(part); i++) {
+        if (i > 0)
+            *end++ = '.';
+        if (part[i] >= 100)
+            *end++ = (char)('0' + part[i] / 100);
+        if (part[i] >= 10)
+            *end++ = (char)('0' + part[i] / 10 % 10);
+        *end++ = (char)('0' + part[i] % 10);
+    }
+    return PyUnicode_FromKindAndData(PyUnicode_1BYTE_KIND, text, end - text);
+}
+
+/* (host, port); takes the reference of both, which may be NULL. */
+static PyObject *
+pair(PyObject *host, PyObject *port)
+{
+    PyObject *result = host && port ? PyTuple_New(2) : NULL;
+    if (result != NULL) {
+        PyTuple_SET_ITEM(result, 0, host);
+        PyTuple_SET_ITEM(result, 1, port);
+        return result;
+    }
+    Py_XDECREF(host);
+    Py_XDECREF(port);
+    return NULL;
+}
+
 PyObject *
 gpy_sockaddr_to_python(const struct sockaddr_storage *address, socklen_t len)
 {
     char host[INET6_ADDRSTRLEN];
     if (len >= sizeof(struct sockaddr_in) && address->ss_family == AF_INET) {
         const struct sockaddr_in *in = (const void *)address;
-        if (inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host)) == NULL)
-            return PyErr_SetFromErrno(PyExc_OSError);
-        return Py_BuildValue("si", host, (int)ntohs(in->sin_port));
+        return pair(ipv4_text(&in->sin_addr), PyLong_FromLong(ntohs(in->sin_port)));
     }
     if (len >= sizeof(struct sockaddr_in6) && address->ss_family == AF_INET6) {
         const struct sockaddr_in6 *in6 = (const void *)address;

@@ -307,9 +307,12 @@ stream_transport_call_connection_lost(struct gpy_stream_transport *self, PyObjec
     PyObject *result = gpy_transport_tell_lost(base, exc);
     PyObject *raised = result ? NULL : gpy_exc_take();
     base->ended = true;
+    /* First the protocol: if nobody else has the transport, no name of it need be kept. */
+    Py_CLEAR(base->protocol);
+    base->losing = true;
     if (!self->base.core_ended)
         gy_stream_close_now(&self->stream);
-    Py_CLEAR(base->protocol);
+    base->losing = false;
     if (gpy_transport_leave_server(base) < 0 || fail_empty_waiter_at_end(self) < 0)
         Py_CLEAR(result);
     if (raised == NULL)

@@ -56,17 +56,18 @@ struct gpy_transport {
     PyObject *weakreflist;
     size_t high_water;
     size_t low_water;
-    uint64_t inode;       /* of the socket when its number became known to others, 0 before */
-    uint32_t conn_lost;   /* connection_lost is scheduled; counts ignored writes on top */
-    int32_t fd;           /* stays after the end, for the repr                */
-    uint8_t kind;         /* enum gpy_protocol_kind                           */
-    bool closing;         /* close() or abort() was called, or it failed      */
-    bool paused;          /* pause_reading()                                  */
-    bool protocol_paused; /* pause_writing() was called                       */
-    bool ended;           /* connection_lost was called                       */
-    bool core_ended;      /* the core has closed its half, or abandoned it    */
-    bool fd_gone;         /* fd is closed, or was closed under us             */
-    bool sock_is_plain;   /* sock's descriptor is read at its place, not by fileno() */
+    uint64_t inode;         /* of the socket when its number became known to others, 0 before */
+    uint32_t conn_lost;     /* connection_lost is scheduled; counts ignored writes on top */
+    int32_t fd;             /* stays after the end, for the repr                */
+    uint8_t kind;           /* enum gpy_protocol_kind                           */
+    bool closing;           /* close() or abort() was called, or it failed      */
+    bool paused;            /* pause_reading()                                  */
+    bool protocol_paused;   /* pause_writing() was called                       */
+    bool ended;             /* connection_lost was called                       */
+    bool core_ended;        /* the core has closed its half, or abandoned it    */
+    bool fd_gone;           /* fd is closed, or was closed under us             */
+    bool sock_is_plain : 1; /* sock's descriptor is read at its place, not by fileno() */
+    bool losing : 1;        /* the loop calls _call_connection_lost(): one reference is its */
 };
 
 static inline struct gpy_transport *

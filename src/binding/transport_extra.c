@@ -186,6 +186,14 @@ gpy_transport_sock_get(struct gpy_transport *self, void *Py_UNUSED(closure))
     return result ? Py_NewRef(sock) : NULL;
 }
 
+/* Somebody besides the loop holds the transport. */
+static bool
+is_held(const struct gpy_transport *self)
+{
+    Py_ssize_t loops = (self->member.pinned != NULL) + (self->losing ? 1 : 0);
+    return Py_REFCNT((PyObject *)(uintptr_t)self) > loops;
+}
+
 void
 gpy_transport_detach(struct gpy_transport *self)
 {
@@ -194,7 +202,7 @@ gpy_transport_detach(struct gpy_transport *self)
     PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
     bool owned = gpy_transport_fd_is_ours(self);
     /* asyncio knows the names from the start: whoever still holds the transport may ask later. */
-    if (owned && Py_REFCNT(self) > 1) {
+    if (owned && is_held(self)) {
         PyObject *names[] = {self->state->str_sockname, self->state->str_peername};
         for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
             PyObject *value = info(self, names[i]);

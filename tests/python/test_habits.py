@@ -269,6 +269,23 @@ def test_names_of_a_peer_that_is_gone(loop, connect):
     drive(loop, main())
 
 
+def test_names_are_there_for_whoever_still_asks(loop, connect):
+    """However few hold the transport when its descriptor is closed."""
+
+    async def main():
+        transport, protocol, theirs = await connect()
+        name, ours = theirs.getsockname(), theirs.getpeername()
+        ask = transport.get_extra_info
+        del transport, protocol.transport
+        theirs.close()
+        await protocol.lost
+        await spin()
+        assert ask("peername") == name
+        assert ask("sockname") == ours
+
+    drive(loop, main())
+
+
 # ---- waiting and cancelling
 
 
