@@ -219,6 +219,14 @@ loop_init(struct gpy_loop *self, PyObject *args, PyObject *kwargs)
     return find_overrides(self);
 }
 
+/* Names of attributes are interned, unless somebody calls __setattr__() by hand. */
+static inline bool
+is_name(PyObject *name, PyObject *known)
+{
+    return name == known ||
+           (GY_UNLIKELY(!PyUnicode_CHECK_INTERNED(name)) && PyUnicode_Compare(name, known) == 0);
+}
+
 /* `loop.call_soon = something` on the instance ends the fast paths. */
 static int
 loop_setattro(struct gpy_loop *self, PyObject *name, PyObject *value)
@@ -226,11 +234,9 @@ loop_setattro(struct gpy_loop *self, PyObject *name, PyObject *value)
     struct gpy_state *state = self->state;
     if (PyObject_GenericSetAttr((PyObject *)self, name, value) < 0)
         return -1;
-    if (PyUnicode_Compare(name, state->str_call_soon) != 0 &&
-        PyUnicode_Compare(name, state->str_call_at) != 0 &&
-        PyUnicode_Compare(name, state->str_create_task) != 0 &&
-        PyUnicode_Compare(name, state->str_time) != 0 &&
-        PyUnicode_Compare(name, state->str_create_future) != 0)
+    if (!is_name(name, state->str_call_soon) && !is_name(name, state->str_call_at) &&
+        !is_name(name, state->str_create_task) && !is_name(name, state->str_time) &&
+        !is_name(name, state->str_create_future))
         return 0;
     return find_overrides(self);
 }

@@ -5,6 +5,7 @@
 #include "args.h"
 #include "handle.h"
 #include "loop.h"
+#include "transport.h"
 
 #include <sys/epoll.h>
 
@@ -56,7 +57,7 @@ reader_reserve(struct gpy_loop *self, int fd)
 /* The descriptor of an int or of an object with fileno(), with the errors of the selectors module.
  */
 static int
-file_descriptor(PyObject *file)
+file_descriptor(struct gpy_loop *self, PyObject *file)
 {
     int fd;
     if (PyLong_Check(file)) {
@@ -70,7 +71,7 @@ file_descriptor(PyObject *file)
         }
         return fd;
     }
-    PyObject *number = PyObject_CallMethod(file, "fileno", NULL);
+    PyObject *number = PyObject_CallMethodNoArgs(file, self->state->str_fileno);
     long value = number ? PyLong_AsLong(number) : -1;
     Py_XDECREF(number);
     if (value == -1 && PyErr_Occurred()) {
@@ -134,7 +135,7 @@ reader_add(struct gpy_loop *self, const struct gpy_call *call, enum direction di
     PyObject *const *args = call->args;
     if (gpy_loop_check_open(self) < 0)
         return NULL;
-    int fd = file_descriptor(args[0]);
+    int fd = file_descriptor(self, args[0]);
     if (fd < 0 || reader_reserve(self, fd) < 0)
         return NULL;
     struct gpy_handle *handle = gpy_handle_new(self, self->state->handle_type, args + 1,
@@ -151,7 +152,7 @@ reader_add(struct gpy_loop *self, const struct gpy_call *call, enum direction di
 static int
 removed_descriptor(struct gpy_loop *self, PyObject *file)
 {
-    int fd = file_descriptor(file);
+    int fd = file_descriptor(self, file);
     if (fd >= 0 || !PyErr_ExceptionMatches(PyExc_ValueError))
         return fd;
     for (uint32_t i = 0; i < self->reader_capacity; i++) {
@@ -182,10 +183,49 @@ reader_remove(struct gpy_loop *self, PyObject *file, enum direction direction)
     Py_RETURN_TRUE;
 }
 
+/* Are there transports of other libraries, which asyncio's own code keeps in a dict of weak
+ * references?  1, also when that cannot be told, or 0. */
+static int
+has_foreign_transports(struct gpy_loop *self)
+{
+    PyObject *transports = PyObject_GetAttr((PyObject *)self, self->state->str__transports);
+    PyObject *data = transports ? PyObject_GetAttr(transports, self->state->str_data) : NULL;
+    int has = data == NULL || !PyDict_Check(data) || PyDict_GET_SIZE(data) != 0;
+    Py_XDECREF(transports);
+    Py_XDECREF(data);
+    if (PyErr_Occurred())
+        PyErr_Clear();
+    return has;
+}
+
+/* 1 if no transport can have this descriptor; 0: ask the method in Python, which words the errors;
+ * -1 with an exception that is none of its business. */
+static int
+is_free_descriptor(struct gpy_loop *self, PyObject *file)
+{
+    PyObject *number = PyLong_CheckExact(file)
+                           ? Py_NewRef(file)
+                           : PyObject_CallMethodNoArgs(file, self->state->str_fileno);
+    long fd = number ? PyLong_AsLong(number) : -1;
+    Py_XDECREF(number);
+    if (PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception))
+            return -1;
+        PyErr_Clear();
+        return 0;
+    }
+    return fd >= 0 && fd <= READER_FD_MAX && gpy_transport_find(self, (int)fd) == NULL &&
+           !has_foreign_transports(self);
+}
+
 static int
 ensure_no_transport(struct gpy_loop *self, PyObject *file)
 {
-    PyObject *result = PyObject_CallMethod((PyObject *)self, "_ensure_fd_no_transport", "O", file);
+    int is_free = is_free_descriptor(self, file);
+    if (is_free != 0)
+        return is_free < 0 ? -1 : 0;
+    PyObject *result =
+        PyObject_CallMethodOneArg((PyObject *)self, self->state->str__ensure_fd_no_transport, file);
     Py_XDECREF(result);
     return result ? 0 : -1;
 }

@@ -188,6 +188,9 @@
     X(pause_reading)                                                                               \
     X(resume_reading)                                                                              \
     X(is_closing)                                                                                  \
+    X(_transports)                                                                                 \
+    X(_ensure_fd_no_transport)                                                                     \
+    X(data)                                                                                        \
     X(__class__)
 
 /* Memory kept for the next object of a type: GPY_FREELIST(name) is state->free_name. */
