@@ -26,7 +26,7 @@ struct gpy_stream_transport {
 /* With the collector's head one size class of pymalloc; the next class is 16 bytes more for each
  * connection, and beyond 512 comes malloc(). */
 #if UINTPTR_MAX == UINT64_MAX && !defined(Py_GIL_DISABLED)
-_Static_assert(sizeof(struct gpy_stream_transport) <= 448 - 16, "memory of an idle connection");
+_Static_assert(sizeof(struct gpy_stream_transport) <= 464 - 16, "memory of an idle connection");
 #endif
 
 static inline struct gpy_stream_transport *

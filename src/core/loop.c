@@ -67,6 +67,8 @@ gy_loop_poll(struct gy_loop *loop, bool force)
     gy_loop_flush_dirty(loop);
     if (!gy_list_empty(&loop->pending) || !gy_list_empty(&loop->cancels) || loop->sqe_shortage)
         gy_loop_flush_ops(loop);
+    if (force && loop->short_count != 0)
+        gy_stream_marks_later(loop, gy_loop_now_ns(loop));
     if (!force && !ring->ops->needs_enter(ring))
         return 0;
     return ring->ops->enter(ring, 0);
@@ -218,6 +220,9 @@ gy_loop_pop_due(struct gy_loop *loop, int64_t now_ns)
             return timer;
         case GY_TIMER_ACCEPT_RETRY:
             gy_listener_retry_due(container_of(timer, struct gy_listener, retry));
+            continue;
+        case GY_TIMER_MARKS:
+            gy_stream_look_for_marks(loop);
             continue;
         case GY_TIMER_KINDS:
             break;

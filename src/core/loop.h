@@ -68,9 +68,12 @@ struct gy_loop {
     uint64_t thread_id; /* gy_sys_thread_id() of the thread that enabled the ring   */
     struct gy_ring_options ring_options;
     int (*ring_create)(const struct gy_ring_options *options, struct gy_ring **out);
-    struct gy_list pending;   /* QUEUED ops                                            */
-    struct gy_list cancels;   /* CANCELLING ops whose cancel SQE is not yet taken      */
-    struct gy_list dirty;     /* streams with unsent segments (gy_stream.dirty)        */
+    struct gy_list pending;     /* QUEUED ops                                            */
+    struct gy_list cancels;     /* CANCELLING ops whose cancel SQE is not yet taken      */
+    struct gy_list dirty;       /* streams with unsent segments (gy_stream.dirty)        */
+    struct gy_list short_reads; /* streams that may stand at urgent data (stream_mark.c)   */
+    uint32_t short_count;
+    int64_t mark_due_ns;      /* when to ask them at the latest; GY_NS_NEVER: there are none */
     struct gy_list bursts;    /* datagram sockets that sent in this callback (gy_dgram.burst) */
     struct gy_list work;      /* gy_work items: deferred work                          */
     bool ring_sends;          /* the embedder's: streams send by ops of the ring alone */

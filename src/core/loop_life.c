@@ -28,6 +28,8 @@ gy_loop_init(struct gy_loop *loop, const struct gy_ring_options *options,
     gy_list_init(&loop->cancels);
     gy_list_init(&loop->dirty);
     gy_list_init(&loop->bursts);
+    gy_list_init(&loop->short_reads);
+    loop->mark_due_ns = GY_NS_NEVER;
     gy_list_init(&loop->work);
     gy_list_init(&loop->send_pool);
     gy_sendq_spare_init(&loop->spare_segments);
@@ -205,6 +207,8 @@ unlink_everything(struct gy_loop *loop)
     unlink_all(&loop->cancels);
     unlink_all(&loop->dirty);
     unlink_all(&loop->bursts);
+    unlink_all(&loop->short_reads);
+    loop->short_count = 0;
     unlink_all(&loop->work);
     gy_timers_deinit(&loop->timers);
 }

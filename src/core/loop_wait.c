@@ -6,6 +6,7 @@
 #include "loop.h"
 #include "loop_internal.h"
 #include "probe.h"
+#include "stream.h"
 
 #include <errno.h>
 
@@ -24,6 +25,17 @@ relax(void)
 #endif
 }
 
+/* A loop that looks is about to get the next message: no call for each. */
+static void
+look_for_marks(struct gy_loop *loop)
+{
+    if (loop->look_ns == 0 && loop->short_count <= GY_MARK_FEW)
+        gy_stream_look_for_marks(loop);
+    else
+        gy_stream_marks_later(loop, loop->wait_began_ns != 0 ? loop->wait_began_ns
+                                                             : gy_loop_now_ns(loop));
+}
+
 void
 gy_loop_prepare_wait(struct gy_loop *loop)
 {
@@ -38,6 +50,8 @@ gy_loop_prepare_wait(struct gy_loop *loop)
         loop->wait_began_ns = ring->ops->now_ns(ring);
         loop->look_ns = gy_spin_budget(spin, loop->wait_began_ns);
     }
+    if (loop->short_count != 0)
+        look_for_marks(loop);
     gy_wakeup_sleep(loop, &loop->wakeup, loop->look_ns > 0);
     gy_loop_flush_ops(loop);
     loop->counters.waits++;
@@ -95,6 +109,10 @@ gy_loop_wait(struct gy_loop *loop, int64_t deadline_ns)
     int err;
     if (GY_UNLIKELY(gy_loop_forked(loop)))
         return -ECHILD;
+    if (loop->mark_due_ns < deadline_ns)
+        deadline_ns = loop->mark_due_ns;
+    if (GY_UNLIKELY(gy_loop_has_work(loop))) /* the preparation found some */
+        deadline_ns = 0;
     if (GY_UNLIKELY(loop->sqe_shortage)) {
         /* Perhaps the wakeup itself is not armed: look again soon. */
         (void)gy_wakeup_fall_asleep(&loop->wakeup);
@@ -110,9 +128,16 @@ gy_loop_wait(struct gy_loop *loop, int64_t deadline_ns)
 void
 gy_loop_finish_wait(struct gy_loop *loop)
 {
+    bool measured = loop->spin.limit_ns != 0 && loop->wait_began_ns != 0;
+    int64_t now_ns;
     gy_wakeup_awake(&loop->wakeup);
-    if (loop->spin.limit_ns != 0 && loop->wait_began_ns != 0) {
-        gy_spin_waited(&loop->spin, gy_loop_now_ns(loop) - loop->wait_began_ns);
+    if (!measured && loop->mark_due_ns == GY_NS_NEVER)
+        return;
+    now_ns = gy_loop_now_ns(loop);
+    if (measured) {
+        gy_spin_waited(&loop->spin, now_ns - loop->wait_began_ns);
         loop->wait_began_ns = 0;
     }
+    if (GY_UNLIKELY(now_ns >= loop->mark_due_ns))
+        gy_stream_look_for_marks(loop);
 }

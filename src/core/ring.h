@@ -98,6 +98,8 @@ struct gy_ring_ops {
                               unsigned count);
     ssize_t (*try_read)(struct gy_ring *ring, int fd, void *buf, size_t len);
     ssize_t (*try_write)(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count);
+    /* The next receive begins at the byte that was sent with MSG_OOB. */
+    bool (*at_mark)(struct gy_ring *ring, int fd);
     int (*udp_gro)(struct gy_ring *ring, int fd); /* switches UDP_GRO on: 0 or -errno         */
     int (*try_accept)(struct gy_ring *ring, int fd);
     int (*try_connect)(struct gy_ring *ring, int fd, const struct sockaddr *addr, socklen_t len);

@@ -68,6 +68,13 @@ gy_ring_plain_write(struct gy_ring *ring, int fd, const struct iovec *iov, unsig
     return gy_sys_write(fd, iov, count);
 }
 
+bool
+gy_ring_plain_at_mark(struct gy_ring *ring, int fd)
+{
+    GY_UNUSED(ring);
+    return gy_sys_at_mark(fd);
+}
+
 int
 gy_ring_plain_udp_gro(struct gy_ring *ring, int fd)
 {

@@ -14,6 +14,7 @@ ssize_t gy_ring_plain_write_pipe(struct gy_ring *ring, int fd, const struct iove
                                  unsigned count);
 ssize_t gy_ring_plain_read(struct gy_ring *ring, int fd, void *buf, size_t len);
 ssize_t gy_ring_plain_write(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count);
+bool gy_ring_plain_at_mark(struct gy_ring *ring, int fd);
 int gy_ring_plain_udp_gro(struct gy_ring *ring, int fd);
 int gy_ring_plain_accept(struct gy_ring *ring, int fd);
 int gy_ring_plain_connect(struct gy_ring *ring, int fd, const struct sockaddr *addr, socklen_t len);

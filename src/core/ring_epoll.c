@@ -311,6 +311,7 @@ static const struct gy_ring_ops epoll_ops = {
     .next_event = epoll_next_event,
     .cancel_all = epoll_cancel_all,
     GY_RING_PLAIN_BYTES,
+    .at_mark = gy_ring_plain_at_mark,
     .udp_gro = gy_ring_plain_udp_gro,
     .try_accept = gy_ring_plain_accept,
     .try_connect = gy_ring_plain_connect,

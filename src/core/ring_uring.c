@@ -527,6 +527,7 @@ static const struct gy_ring_ops uring_ops = {
     .fixed_register = uring_fixed_register,
     .fixed_unregister = uring_fixed_unregister,
     GY_RING_PLAIN_BYTES,
+    .at_mark = gy_ring_plain_at_mark,
     .udp_gro = gy_ring_plain_udp_gro,
     .try_accept = gy_ring_plain_accept,
     .try_connect = gy_ring_plain_connect,

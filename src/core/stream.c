@@ -28,6 +28,7 @@ gy_stream_init(struct gy_stream *stream, struct gy_loop *loop, int fd,
     stream->recv_mode = GY_RECV_POLL;
     stream->full_reads = 0;
     gy_list_init(&stream->dirty);
+    gy_list_init(&stream->short_read);
     stream->error = 0;
     gy_work_init(&stream->work, GY_WORK_STREAM);
     gy_op_init(&stream->recv_op, GY_OP_STREAM_RECV);
@@ -87,6 +88,7 @@ release_everything(struct gy_stream *stream)
 {
     gy_list_remove(&stream->work.link);
     gy_list_remove(&stream->dirty);
+    gy_stream_forget_short(stream);
     gy_stream_drop_held(stream);
     gy_stream_drop_queue(stream);
     gy_stream_free_send(stream);

@@ -31,6 +31,11 @@ enum gy_recv_policy { GY_RECV_POLL, GY_RECV_MULTISHOT };
 /* recv(2) takes at most this much in one call, and one stream at most this many calls per turn. */
 enum { GY_RECV_BYTES_MAX = 256 * 1024, GY_RECV_CALLS_PER_TURN = 4 };
 
+/* What lay behind urgent data already when the bytes before it were read is read before the loop
+ * sleeps, or, when more streams than FEW read short since it was asked, so much later. */
+#define GY_MARK_DELAY_NS (GY_NS_PER_SECOND / 20)
+enum { GY_MARK_FEW = 8 };
+
 struct gy_stream_host {
     /* POLL only: names the memory of the next recv(2).  Default (NULL pointer here, or *len left
      * 0): the loop's scratch buffer.  false: the host failed and has taken its measures (closed or
@@ -99,7 +104,8 @@ struct gy_stream {
     uint8_t full_reads;   /* MULTISHOT: receives in a row that filled their buffer    */
     int32_t error;        /* -errno that host->error still has to hear from the work list, or 0 */
     struct gy_list dirty; /* in loop->dirty: has unsent segments not yet tried        */
-    struct gy_work work;  /* readable, to be re-armed, failed, or to finish           */
+    struct gy_list short_read; /* in loop->short_reads: perhaps it stopped at urgent data  */
+    struct gy_work work;       /* readable, to be re-armed, failed, or to finish           */
     struct gy_op recv_op;
     struct gy_op send_op;
     struct gy_sendq queue;
@@ -163,6 +169,11 @@ void gy_stream_prepare_recv(struct gy_loop *loop, struct gy_op *op, struct io_ur
 void gy_stream_prepare_send(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe);
 void gy_stream_on_recv(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev);
 void gy_stream_on_send(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev);
+/* For loop.c: asks the streams that read short whether they stand at urgent data, and lets those
+ * read on. */
+void gy_stream_look_for_marks(struct gy_loop *loop);
+/* There are some: the same, but not before GY_MARK_DELAY_NS have passed since the first time. */
+void gy_stream_marks_later(struct gy_loop *loop, int64_t now_ns);
 void gy_stream_pool_drain(struct gy_loop *loop); /* frees the loop's spare blocks */
 
 #endif

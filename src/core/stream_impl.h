@@ -43,6 +43,10 @@ void gy_stream_arm_recv(struct gy_stream *stream);
 void gy_stream_receive(struct gy_stream *stream);
 void gy_stream_drop_held(struct gy_stream *stream);
 
+/* stream_mark.c: the stream is not in loop->short_reads yet. */
+void gy_stream_note_short(struct gy_stream *stream);
+void gy_stream_forget_short(struct gy_stream *stream); /* also one that is in no list */
+
 /* stream_send.c */
 void gy_stream_drop_queue(struct gy_stream *stream);
 void gy_stream_free_send(struct gy_stream *stream);

@@ -3,11 +3,11 @@
  * POLL: an event of the poll sets READABLE; while that is set and the host reads, recv(2) is called
  * until the socket has no more, at most GY_RECV_CALLS_PER_TURN times a turn.  A multishot poll is
  * edge-triggered, so READABLE may be cleared only by a receive that used everything up: one that
- * came back short on TCP (what arrives later makes a new edge), or with -EAGAIN where a short read
- * says nothing (READ_OUT) or where the edge of a FIN has been seen already (HUNGUP).
- * MULTISHOT: completions bring provided buffers, which are delivered, or held while the host does
- * not read.  What ends the receive (EOF, an error) waits behind the held bytes in `end`.
- * Owner and thread: stream.c. */
+ * came back short on TCP (what arrives later makes a new edge; stream_mark.c has the exception), or
+ * with -EAGAIN where a short read says nothing (READ_OUT) or where the edge of a FIN has been seen
+ * already (HUNGUP). MULTISHOT: completions bring provided buffers, which are delivered, or held
+ * while the host does not read.  What ends the receive (EOF, an error) waits behind the held bytes
+ * in `end`. Owner and thread: stream.c. */
 #include "stream.h"
 
 #include "prep.h"
@@ -200,8 +200,11 @@ receive_once(struct gy_stream *stream, unsigned calls)
     else
         got = call_read(stream, data, len);
     if (got > 0) {
-        if ((size_t)got < len && (stream->flags & GY_STREAM_HUNGUP) == 0 && !cut)
+        if ((size_t)got < len && (stream->flags & GY_STREAM_HUNGUP) == 0 && !cut) {
             stream->flags &= ~(uint32_t)GY_STREAM_READABLE;
+            if (!gy_list_linked(&stream->short_read))
+                gy_stream_note_short(stream);
+        }
         loop->counters.bytes_in += (uint64_t)got;
         stream->host->data(stream, data, (size_t)got);
         return true;

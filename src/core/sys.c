@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <linux/time_types.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -123,6 +125,13 @@ gy_sys_recvmsg(int fd, struct msghdr *message)
             res = recvmsg(fd, message, MSG_DONTWAIT);
     } while (res < 0 && errno == EINTR);
     return res < 0 ? -errno : res;
+}
+
+bool
+gy_sys_at_mark(int fd)
+{
+    int mark = 0;
+    return ioctl(fd, SIOCATMARK, &mark) == 0 && mark != 0;
 }
 
 int

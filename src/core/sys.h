@@ -23,7 +23,8 @@ ssize_t gy_sys_send(int fd, const struct iovec *iov, unsigned count);
 ssize_t gy_sys_sendmsg(int fd, const struct msghdr *message, int flags);
 /* One recvmsg(2) that does not wait; message->msg_namelen and msg_controllen are set. */
 ssize_t gy_sys_recvmsg(int fd, struct msghdr *message);
-int gy_sys_udp_gro(int fd); /* datagrams of a sender come together: 0 or -errno */
+bool gy_sys_at_mark(int fd); /* sockatmark(3) that never fails: false */
+int gy_sys_udp_gro(int fd);  /* datagrams of a sender come together: 0 or -errno */
 /* What a new UDP socket takes: UDP_SEGMENT, UDP_GRO. */
 void gy_sys_udp_offload(bool *gso, bool *gro);
 int gy_sys_accept(int fd); /* non-blocking, close-on-exec */

@@ -7,7 +7,7 @@
 
 #include "base.h"
 
-enum gy_timer_kind { GY_TIMER_HOST, GY_TIMER_ACCEPT_RETRY, GY_TIMER_KINDS };
+enum gy_timer_kind { GY_TIMER_HOST, GY_TIMER_ACCEPT_RETRY, GY_TIMER_MARKS, GY_TIMER_KINDS };
 
 struct gy_timer {
     int64_t deadline_ns;

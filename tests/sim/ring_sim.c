@@ -711,6 +711,14 @@ sim_try_recvmsg(struct gy_ring *ring, int fd, struct msghdr *message)
     return socket == NULL ? -EBADF : sim_recvmsg(&sim_of(ring)->world->net, socket, message);
 }
 
+/* Nobody sends urgent data here, but what is told wrongly must do no harm. */
+static bool
+sim_at_mark(struct gy_ring *ring, int fd)
+{
+    struct sim_socket *socket = open_socket(ring, fd);
+    return socket != NULL && sim_chance(rng_of(sim_of(ring)), 100);
+}
+
 static int
 sim_udp_gro(struct gy_ring *ring, int fd)
 {
@@ -792,6 +800,7 @@ static const struct gy_ring_ops sim_ops = {
     .try_write = sim_try_send,
     .try_sendmsg = sim_try_sendmsg,
     .try_recvmsg = sim_try_recvmsg,
+    .at_mark = sim_at_mark,
     .udp_gro = sim_udp_gro,
     .try_accept = sim_try_accept,
     .try_connect = sim_try_connect,
