@@ -48,7 +48,7 @@ gy_loop_prepare_wait(struct gy_loop *loop)
     loop->look_ns = 0;
     if (spin->limit_ns != 0 && ring->ops->look != NULL) {
         loop->wait_began_ns = ring->ops->now_ns(ring);
-        loop->look_ns = gy_spin_budget(spin, loop->wait_began_ns);
+        loop->look_ns = gy_spin_budget(spin, loop->wait_began_ns, ring->counters.events);
     }
     if (loop->short_count != 0)
         look_for_marks(loop);
