@@ -41,10 +41,16 @@ PERF_S = 20.0
 # Where gyre looks for events before it sleeps: time in which it waits for the others. Most reads of
 # the clock are made there too.
 LOOK_SYMBOLS = re.compile(r"(look_until|uring_look|epoll_look)(\..*)?")  # .lto_priv.0
+# The C library's entries to the kernel: a loop that costs nothing makes the same calls. The samples
+# there are those of the instructions that enter and leave.
+CALL_SYMBOLS = re.compile(
+    r"(__GI_|__libc_|_)*(recv|send|recvfrom|sendto|recvmsg|sendmsg|read|write|close|accept4?|syscall"
+    r"|epoll_wait|epoll_pwait2?|epoll_ctl|getsockname|getpeername|io_uring_enter2?)(64)?(@.*)?"
+)
 FILES = (
     (PYTHON, r"libpython[\d.]*\.so.*|python[\d.]*"),
     (LOOP, r"_gyre\..*\.so|limit_\w+"),
-    (LIBC, r"(libc|libm|libpthread|ld-linux)\b.*\.so.*"),
+    (LIBC, r"(libc|libm|libpthread|ld-linux|liburing)\b.*\.so.*"),
     (LOOK, r"\[vdso\]"),
     (TLS, r"lib(ssl|crypto)\.so.*"),
 )
@@ -55,8 +61,9 @@ def part_of(path, symbol):
     name = path.rpartition("/")[2]
     for part, pattern in FILES:
         if re.fullmatch(pattern, name):
-            is_look = part == LOOP and LOOK_SYMBOLS.fullmatch(symbol)
-            return LOOK if is_look else part
+            if part == LOOP and LOOK_SYMBOLS.fullmatch(symbol):
+                return LOOK
+            return KERNEL if part == LIBC and CALL_SYMBOLS.fullmatch(symbol) else part
     if "/uvloop/" in path:
         return LOOP
     if "/lib-dynload/" in path:

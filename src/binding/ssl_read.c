@@ -221,6 +221,8 @@ pull_into(struct gpy_ssl *self, struct feed *feed, const Py_buffer *view, size_t
             what = gpy_ssl_pull(self, (char *)view->buf + have, room - have, &got);
             if (what == GPY_SSL_PULL_DATA)
                 have += got;
+            if (what == GPY_SSL_PULL_DATA && have < room && !more_to_pull(self))
+                what = GPY_SSL_PULL_AGAIN;
         } while (what == GPY_SSL_PULL_DATA && have < room);
     } while (what == GPY_SSL_PULL_AGAIN && feed->len != 0);
     *filled = have;

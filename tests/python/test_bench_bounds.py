@@ -35,6 +35,11 @@ COST = goals.Goal("churn", 0.75, ("net.churn",), kind=goals.COST, metric="cpu_us
         ("/usr/lib/libcrypto.so.3", "aes", profiles.TLS),
         ("/x/httptools/parser/parser.cpython-311.so", "f", profiles.OTHER),
         ("[unknown]", "[unknown]", profiles.OTHER),
+        ("/usr/lib/libc.so.6", "__libc_recvmsg", profiles.KERNEL),
+        ("/usr/lib/libc.so.6", "__send", profiles.KERNEL),
+        ("/usr/lib/libc.so.6", "epoll_wait@@GLIBC_2.3.2", profiles.KERNEL),
+        ("/usr/lib/liburing.so.2.3", "io_uring_enter2", profiles.KERNEL),
+        ("/usr/lib/libc.so.6", "_IO_sendto", profiles.LIBC),
     ],
 )
 def test_the_part_of_a_sample(path, symbol, part):
