@@ -1,6 +1,8 @@
 """Child processes and their pipes. Importing this adds them to the workloads of bench/micro."""
 
 import asyncio
+import os
+import subprocess
 from asyncio.subprocess import PIPE
 
 from bench.micro.workloads import workload
@@ -101,6 +103,61 @@ def pipe(context):
         loop.run_until_complete(transport._wait())
         transport.close()
         loop.run_until_complete(asyncio.sleep(0))
+
+    context.undo.append(end)
+
+    async def main(count):
+        await protocol.start(count * BLOCK)
+
+    return context.run_main(main)
+
+
+class PipeEcho(Echo, asyncio.Protocol):
+    """The same as the protocol of both pipes; `closed` when both are."""
+
+    def __init__(self, loop):
+        super().__init__(loop)
+        self.open = 0
+        self.closed = loop.create_future()
+
+    def connection_made(self, transport):
+        self.open += 1
+
+    def connection_lost(self, exc):
+        self.open -= 1
+        if self.open == 0:
+            self.closed.set_result(None)
+
+    def data_received(self, data):
+        self.pipe_data_received(1, data)
+
+
+@workload(
+    "proc.own_pipe",
+    "the same through two pipes that the program made (os.pipe), on every loop",
+    count=50,
+    pinned=False,
+)
+def own_pipe(context):
+    loop = context.loop
+    stdin, writing = os.pipe()
+    reading, stdout = os.pipe()
+    child = subprocess.Popen(["/bin/cat"], stdin=stdin, stdout=stdout)
+    os.close(stdin)
+    os.close(stdout)
+    protocol = PipeEcho(loop)
+
+    async def begin():
+        await loop.connect_read_pipe(lambda: protocol, open(reading, "rb", 0))
+        transport, _ = await loop.connect_write_pipe(lambda: protocol, open(writing, "wb", 0))
+        return transport
+
+    protocol.stdin = loop.run_until_complete(begin())
+
+    def end():
+        protocol.stdin.close()
+        loop.run_until_complete(protocol.closed)
+        child.wait()
 
     context.undo.append(end)
 
