@@ -33,6 +33,15 @@ sim_chance(struct sim_rng *rng, uint32_t percent)
     return sim_below(rng, 100) < percent;
 }
 
+uint64_t
+sim_seeds(const char *text, uint64_t usual)
+{
+    const char *slower = getenv("GYRE_TEST_SLOWER");
+    unsigned long times = slower != NULL ? strtoul(slower, NULL, 10) : 1;
+    uint64_t count = text != NULL ? strtoull(text, NULL, 10) : usual;
+    return times > 1 && count > times ? count / times : count;
+}
+
 uint32_t
 sim_size(struct sim_rng *rng, uint32_t most)
 {

@@ -21,7 +21,11 @@ struct sim_rng {
 uint64_t sim_random(struct sim_rng *rng);
 uint32_t sim_below(struct sim_rng *rng, uint32_t limit); /* 0 .. limit - 1     */
 bool sim_chance(struct sim_rng *rng, uint32_t percent);  /* true in that many  */
-uint32_t sim_size(struct sim_rng *rng, uint32_t most);   /* 1 .. most, mostly small */
+
+/* How many seeds to run: as the text says, or the usual number if it is NULL.  Under valgrind,
+ * where GYRE_TEST_SLOWER says how many times slower all is, so many times fewer. */
+uint64_t sim_seeds(const char *text, uint64_t usual);
+uint32_t sim_size(struct sim_rng *rng, uint32_t most); /* 1 .. most, mostly small */
 
 struct sim_queue {
     char *bytes;

@@ -324,7 +324,7 @@ int
 main(int argc, char **argv)
 {
     const char *one = getenv("GYRE_SEED");
-    uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 10) : SEEDS_DEFAULT;
+    uint64_t count = sim_seeds(argc > 1 ? argv[1] : NULL, SEEDS_DEFAULT);
     uint64_t fresh = (uint64_t)gy_sys_now_ns();
 
     if (one != NULL) {
