@@ -196,7 +196,12 @@ def _stress(version: str, backend: str) -> Count:
 def _refleak(version: str, backend: str) -> Count:
     env = dev_build.ready(version, ("test",), "dbg")
     args = ["-p", "refleak", "--timeout=600", "-k", "not asyncio", "tests/python"]
-    variables = {"GYRE_BACKEND": backend, "PYTHONPATH": str(ROOT / "tools")}
+    variables = {
+        "GYRE_BACKEND": backend,
+        "PYTHONPATH": str(ROOT / "tools"),
+        # A debug build shows what others ignore, and some tests look at what a child prints.
+        "PYTHONWARNINGS": "ignore::ResourceWarning",
+    }
     if not _has_backend(env, backend, variables):
         return Count.missing(f"gyre has no {backend} backend yet")
     return run_pytest(env, args, variables, f"refleak-{version}-{backend}")

@@ -58,14 +58,18 @@ def tmp_path() -> Iterator[Path]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     _collected.update((item.nodeid, item) for item in items)  # before -k takes some away
+    # Hypothesis remembers the examples it saw, its memory grows by design: those tests could be run
+    # only once, which other phases do, on a Python that is not as slow.
+    items[:] = [item for item in items if not _is_random(item)]
+
+
+def _is_random(item: pytest.Item) -> bool:
+    return bool(getattr(getattr(item, "obj", None), "is_hypothesis_test", False))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    # Hypothesis remembers the examples it saw: its memory grows by design.
-    if item.get_closest_marker("norefleak") or getattr(
-        getattr(item, "obj", None), "is_hypothesis_test", False
-    ):
+    if item.get_closest_marker("norefleak"):
         return None
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
