@@ -200,7 +200,7 @@ class TCPMixin:
                 fileno = int(fileno.fileno())
             except (AttributeError, TypeError, ValueError):
                 raise ValueError(f"Invalid file object: {fd!r}") from None
-        transport = self._transport_of_fd(fileno)
+        transport = self._transport_of_fd(fileno) if abs(fileno) < 1 << 31 else None
         if transport is None:
             transport = self._transports.get(fileno)
         if transport is not None and not transport.is_closing():

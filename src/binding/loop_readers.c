@@ -54,33 +54,31 @@ reader_reserve(struct gpy_loop *self, int fd)
     return 0;
 }
 
-/* The descriptor of an int or of an object with fileno(), with the errors of the selectors module.
- */
+/* The descriptor of an int or of an object with fileno(), with the errors of the selectors module,
+ * which takes int(file.fileno()).  A number that no descriptor can have is one that is not open. */
 static int
 file_descriptor(struct gpy_loop *self, PyObject *file)
 {
-    int fd;
+    int overflow = 0;
+    long value;
     if (PyLong_Check(file)) {
-        long value = PyLong_AsLong(file);
-        if (value == -1 && PyErr_Occurred())
-            return -1;
-        fd = value > READER_FD_MAX ? READER_FD_MAX : (int)(value < 0 ? -1 : value);
-        if (fd < 0) {
-            PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %ld", value);
-            return -1;
-        }
-        return fd;
+        value = PyLong_AsLongAndOverflow(file, &overflow);
+    } else {
+        PyObject *number = PyObject_CallMethodNoArgs(file, self->state->str_fileno);
+        PyObject *whole = number ? PyNumber_Long(number) : NULL;
+        value = whole ? PyLong_AsLongAndOverflow(whole, &overflow) : -1;
+        Py_XDECREF(whole);
+        Py_XDECREF(number);
     }
-    PyObject *number = PyObject_CallMethodNoArgs(file, self->state->str_fileno);
-    long value = number ? PyLong_AsLong(number) : -1;
-    Py_XDECREF(number);
     if (value == -1 && PyErr_Occurred()) {
         if (PyErr_ExceptionMatches(PyExc_AttributeError) ||
             PyErr_ExceptionMatches(PyExc_TypeError) || PyErr_ExceptionMatches(PyExc_ValueError))
             PyErr_Format(PyExc_ValueError, "Invalid file object: %R", file);
         return -1;
     }
-    if (value < 0 || value > READER_FD_MAX) {
+    if (overflow > 0 || value > READER_FD_MAX)
+        return READER_FD_MAX;
+    if (value < 0) {
         PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %ld", value);
         return -1;
     }

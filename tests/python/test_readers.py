@@ -432,6 +432,26 @@ class TestDescriptors:
         with pytest.raises(ValueError, match="^Invalid file object: "):
             loop.add_writer(bad, print)
 
+    @pytest.mark.parametrize("convert", [float, str], ids=["float", "str"])
+    def test_fileno_that_int_understands(self, loop, pair, convert):
+        class File:
+            def fileno(self):
+                return convert(pair[0].fileno())
+
+        loop.add_reader(File(), print)
+        assert loop.remove_reader(pair[0]) is True
+        assert loop.remove_reader(File()) is False
+
+    def test_a_number_that_nothing_can_have(self, loop):
+        class File:
+            def fileno(self):
+                return 1 << 70
+
+        for file in (1 << 70, File()):
+            with pytest.raises((OSError, OverflowError)):
+                loop.add_reader(file, print)
+            assert loop.remove_reader(file) is False
+
     def test_a_negative_number(self, loop):
         with pytest.raises(ValueError, match="^Invalid file descriptor: -1$"):
             loop.add_reader(-1, print)
