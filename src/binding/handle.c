@@ -580,6 +580,43 @@ handle_dealloc(struct gpy_handle *self)
         gpy_state_release(state);
 }
 
+/* A handle that only the queue has: most are, since who calls call_soon() rarely keeps what it
+ * returns.  Nobody can cancel it or look at it while it runs. */
+static inline bool
+is_alone(const struct gpy_handle *self)
+{
+    return Py_REFCNT(self) == 1 && self->weakrefs == NULL && self->callback != NULL &&
+           !self->cancelled && !self->is_threadsafe && self->nargs != HANDLE_ARGS_TUPLE &&
+           PyContext_CheckExact(self->context);
+}
+
+int
+gpy_handle_run_fresh(struct gpy_handle *self)
+{
+    int rc;
+    if (GY_LIKELY(is_alone(self))) {
+        PyObject *result = NULL;
+        if (PyContext_Enter(self->context) == 0) {
+            result = gpy_call(self->callback, self->slots + 1,
+                              self->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET);
+            if (PyContext_Exit(self->context) < 0)
+                Py_CLEAR(result);
+        }
+        if (GY_LIKELY(result != NULL && Py_REFCNT(self) == 1)) {
+            Py_DECREF(result);
+            handle_end(self, self->loop->state); /* the loop runs: it is not the last user */
+            return 0;
+        }
+        rc = result != NULL ? 0 : gpy_handle_report(self);
+        Py_XDECREF(result);
+    } else {
+        rc = gpy_handle_run(self);
+    }
+    gpy_ready_track_survivor((PyObject *)self);
+    Py_DECREF(self);
+    return rc;
+}
+
 static PyType_Slot handle_slots[] = {
     {Py_tp_doc, "What call_soon() returns: asyncio.Handle of a gyre loop."},
     {Py_tp_dealloc, handle_dealloc},

@@ -71,6 +71,10 @@ enum { GPY_FRESH_HANDLES = true };
  * must leave the loop (KeyboardInterrupt, SystemExit). */
 int gpy_handle_run(struct gpy_handle *handle);
 
+/* The same for a handle that has just left the queue and that the collector does not know of
+ * (GPY_READY_FRESH_HANDLE); drops the queue's reference. */
+int gpy_handle_run_fresh(struct gpy_handle *handle);
+
 /* The callback raised what is set now: reports it as asyncio does.  As gpy_handle_run(). */
 int gpy_handle_report(struct gpy_handle *handle);
 

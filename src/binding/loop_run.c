@@ -86,6 +86,7 @@ run_task_entry(struct gpy_loop *self, enum gpy_ready_tag tag, PyObject *task, Py
     return 0;
 }
 
+/* The references of the entry, which has left the queue, are dropped here. */
 static inline int
 run_entry(struct gpy_loop *self, struct gpy_ready_entry *entry)
 {
@@ -93,6 +94,9 @@ run_entry(struct gpy_loop *self, struct gpy_ready_entry *entry)
     enum gpy_ready_tag tag = gpy_ready_entry_tag(entry);
     int rc = 0;
     switch (tag) {
+    case GPY_READY_FRESH_HANDLE:
+        gpy_task_settle(self->state, &self->current);
+        return gpy_handle_run_fresh((struct gpy_handle *)owner);
     case GPY_READY_TASK_STEP:
     case GPY_READY_TASK_WAKE:
         rc = run_task_entry(self, tag, owner, entry->a);
@@ -100,11 +104,6 @@ run_entry(struct gpy_loop *self, struct gpy_ready_entry *entry)
     case GPY_READY_CALLBACK:
         gpy_task_settle(self->state, &self->current);
         rc = run_callback(self, entry);
-        break;
-    case GPY_READY_FRESH_HANDLE:
-        gpy_task_settle(self->state, &self->current);
-        rc = gpy_handle_run((struct gpy_handle *)owner);
-        gpy_ready_track_survivor(owner);
         break;
     case GPY_READY_HANDLE:
         gpy_task_settle(self->state, &self->current);
@@ -114,17 +113,19 @@ run_entry(struct gpy_loop *self, struct gpy_ready_entry *entry)
             rc = run_foreign_handle(self, owner);
         break;
     }
+    gpy_ready_entry_release(entry);
     return rc;
 }
 
 static GY_COLD int
 run_entry_watched(struct gpy_loop *self, struct gpy_ready_entry *entry)
 {
-    PyObject *owner = gpy_ready_entry_owner(entry);
+    PyObject *owner = Py_NewRef(gpy_ready_entry_owner(entry));
     int64_t started_ns = gpy_loop_watch_begin(self, owner);
     int rc = run_entry(self, entry);
     gpy_task_settle(self->state, &self->current);
     gpy_loop_watch_end(self, owner, started_ns);
+    Py_DECREF(owner);
     return rc;
 }
 
@@ -148,7 +149,6 @@ run_queue(struct gpy_loop *self, struct gpy_ready *queue, size_t count)
     for (; count != 0 && queue->count != 0 && rc == 0; count--) {
         struct gpy_ready_entry entry = gpy_ready_pop(queue);
         rc = GY_UNLIKELY(self->debug) ? run_entry_watched(self, &entry) : run_entry(self, &entry);
-        gpy_ready_entry_release(&entry);
         if (GY_UNLIKELY(!self->core_ready))
             return rc; /* closed by force inside a callback */
         gy_loop_flush_dirty(&self->core);
