@@ -255,6 +255,26 @@ def test_factory_closes_the_server(loop, kind, unraisable):
         unraisable.take()
 
 
+@pytest.mark.parametrize("product", [None, object()], ids=["none", "object"])
+def test_factory_of_what_is_no_protocol(loop, kind, unraisable, product):
+    """gyre closes the connection at once, asyncio leaves it to the collector."""
+
+    async def main():
+        server = await loop.create_server(lambda: product, "127.0.0.1", 0)
+        with socket.create_connection(address_of(server)) as peer:
+            peer.setblocking(False)
+            if kind == "asyncio":
+                await asyncio.sleep(0.01)
+                gc.collect()
+            assert await loop.sock_recv(peer, 1) == b""
+        server.close()
+        await server.wait_closed()
+
+    drive(loop, main())
+    if kind == "asyncio":
+        unraisable.take()
+
+
 def test_many_at_once(loop):
     async def main():
         protocols = []
