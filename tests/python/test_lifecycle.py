@@ -510,9 +510,9 @@ class TestReentrance:
                 outcomes.append("done")
             except RuntimeError as exc:
                 outcomes.append(str(exc))
+            loop.call_soon(loop.stop)
 
         loop.call_soon(callback)
-        loop.call_later(0.002, loop.stop)
         loop.run_forever()
         if isinstance(loop, asyncio.SelectorEventLoop):
             assert outcomes == ["nested", "done"]
