@@ -73,9 +73,11 @@ class Loop(
     receive: how TCP streams receive.  'poll' (the default): a poll per connection and recv(2), good
     at every size.  'multishot': io_uring's multishot receive into buffers that all connections
     share, with fewer system calls for small messages; where the kernel lacks it, 'poll'.
-    send: how streams send.  'immediate' (the default): by send(2) as soon as the callback ends, or
-    at once if it is much; what the socket does not take leaves by the ring.  'batched': all by the
-    ring, submitted by the system call that waits for events, one for many connections.
+    send: how streams send.  'immediate': by send(2) as soon as the callback ends, or at once if it
+    is much; what the socket does not take leaves by the ring.  'adaptive' (the default): the same,
+    but while many connections are answered by quick callbacks, their small sends wait for one
+    another, about 160 us at most, and leave by one system call; not on epoll.  'batched': all by
+    the ring, submitted by the system call that waits for events, one for many connections.
     busy_poll: microseconds that the loop looks for events before it sleeps, because to be woken
     takes longer than that. None (the default): up to 50, while waits usually take less than 25,
     within an eighth of the time beyond what sleeps would have cost (10 each). 0: never. Any other

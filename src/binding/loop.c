@@ -28,9 +28,10 @@ create_core(struct gpy_loop *self, PyObject *backend)
     return 0;
 }
 
-/* One of two policies, the first of them by default: 0, 1, or -1 with an exception. */
+/* One of the policies, which end with NULL, the first of them by default: its index, or -1 with an
+ * exception. */
 static int
-choose_policy(const char *name, PyObject *value, const char *const choices[2])
+choose_policy(const char *name, PyObject *value, const char *const choices[])
 {
     if (value == NULL || value == Py_None)
         return 0;
@@ -39,11 +40,12 @@ choose_policy(const char *name, PyObject *value, const char *const choices[2])
                      Py_TYPE(value)->tp_name);
         return -1;
     }
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; choices[i] != NULL; i++)
         if (PyUnicode_CompareWithASCIIString(value, choices[i]) == 0)
             return i;
-    PyErr_Format(PyExc_ValueError, "unknown %s policy %R: choose '%s' or '%s'", name, value,
-                 choices[0], choices[1]);
+    PyErr_Format(PyExc_ValueError, "unknown %s policy %R: choose '%s' or '%s'%s%s%s", name, value,
+                 choices[0], choices[1], choices[2] ? ", or '" : "", choices[2] ? choices[2] : "",
+                 choices[2] ? "'" : "");
     return -1;
 }
 
@@ -52,14 +54,16 @@ choose_policy(const char *name, PyObject *value, const char *const choices[2])
 static int
 choose_policies(struct gpy_loop *self, PyObject *receive, PyObject *send)
 {
-    static const char *const receives[] = {"poll", "multishot"};
-    static const char *const sends[] = {"immediate", "batched"};
+    static const char *const receives[] = {"poll", "multishot", NULL};
+    static const char *const sends[] = {"adaptive", "immediate", "batched", NULL};
+    enum { ADAPTIVE, IMMEDIATE, BATCHED };
     int multishot = choose_policy("receive", receive, receives);
-    int batched = multishot < 0 ? -1 : choose_policy("send", send, sends);
-    if (batched < 0)
+    int way = multishot < 0 ? -1 : choose_policy("send", send, sends);
+    if (way < 0)
         return -1;
     self->recv_policy = multishot ? GY_RECV_MULTISHOT : GY_RECV_POLL;
-    self->batched_sends = batched;
+    self->adaptive_sends = way == ADAPTIVE;
+    self->batched_sends = way == BATCHED;
     return 0;
 }
 
@@ -216,6 +220,7 @@ loop_init(struct gpy_loop *self, PyObject *args, PyObject *kwargs)
         return -1;
     gy_spin_init(&self->core.spin, spin_ns, spin_always);
     self->core.ring_sends = self->batched_sends;
+    self->core.hold.wanted = self->adaptive_sends;
     return find_overrides(self);
 }
 
@@ -503,6 +508,7 @@ loop_stats(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
         {"recv_calls", core->counters.recv_calls},
         {"send_calls", core->counters.send_calls},
         {"send_ops", core->counters.send_ops},
+        {"sends_held", core->counters.sends_held},
         {"fixed_ops", core->counters.fixed_ops},
         {"bytes_in", core->counters.bytes_in},
         {"bytes_out", core->counters.bytes_out},

@@ -33,6 +33,7 @@ struct gpy_loop {
     bool signals_foreign; /* this run is not in the main thread */
     uint32_t turns;
     uint8_t recv_policy; /* enum gy_recv_policy of new streams */
+    bool adaptive_sends; /* small sends of many streams leave together */
     bool batched_sends;  /* streams send by the ring alone     */
     bool udp_offload;    /* new UDP transports use segmentation offload where the kernel has it */
     bool backend_auto;   /* nobody asked for a backend: the first run may change it            */

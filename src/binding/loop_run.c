@@ -158,6 +158,13 @@ run_queue(struct gpy_loop *self, struct gpy_ready *queue, size_t count)
     return rc;
 }
 
+static __attribute__((noinline)) void
+end_pass(struct gpy_loop *self, size_t count)
+{
+    if (self->core_ready)
+        gy_loop_pass_end(&self->core, count);
+}
+
 /* Timers that are due now are set aside: those that callbacks of this turn add wait for the next.
  */
 static int
@@ -249,7 +256,11 @@ turn(struct gpy_loop *self)
     if (turn_poll(self) < 0)
         return -1;
     size_t count = self->ready.count;
-    if (run_queue(self, &self->ready, count) < 0)
+    gy_loop_pass_begin(&self->core, count);
+    int rc = run_queue(self, &self->ready, count);
+    if (GY_UNLIKELY(self->core.hold.room != 0))
+        end_pass(self, count);
+    if (rc < 0)
         return -1;
     (void)gy_loop_reap(&self->core);
     if (GY_UNLIKELY(self->raised != NULL))

@@ -147,6 +147,9 @@ gpy_transport_get_extra_info(struct gpy_transport *self, PyObject *const *args, 
         PyErr_SetString(PyExc_TypeError, "get_extra_info() takes a name and an optional default");
         return NULL;
     }
+    /* Who looks at the socket finds in it what was written before. */
+    if (PyUnicode_Check(name) && PyUnicode_Compare(name, self->state->str_socket) == 0)
+        self->ops->flush(self);
     PyObject *value = info(self, name);
     if (value != NULL || PyErr_Occurred())
         return value;

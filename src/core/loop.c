@@ -184,23 +184,60 @@ gy_loop_reap(struct gy_loop *loop)
     loop->turn++;
     run_work(loop);
     begin = *bytes_in;
+    gy_loop_pass_begin(loop, loop->reaped);
     while (done < GY_REAP_BUDGET_EVENTS && *bytes_in - begin < GY_REAP_BUDGET_BYTES &&
            may_go_on(loop) && gy_loop_next_event(loop, &ev)) {
         if (done++ == 0)
             before_upcalls(loop);
         gy_op_dispatch(loop, &ev);
     }
+    if (GY_UNLIKELY(done >= GY_HOLD_MIN_PASS || loop->reaped != 0))
+        loop->reaped = done > loop->reaped ? done : loop->reaped - (loop->reaped + 7) / 8;
+    gy_loop_pass_end(loop, done);
     return done;
+}
+
+/* ---- sending what callbacks have written ---- */
+
+void
+gy_loop_pass_begin_slow(struct gy_loop *loop)
+{
+    if (loop->ring->ops->send_many != NULL)
+        gy_hold_begin(&loop->hold, gy_loop_now_ns(loop));
+}
+
+void
+gy_loop_pass_end_slow(struct gy_loop *loop, size_t done)
+{
+    gy_hold_end(&loop->hold, done, gy_loop_now_ns(loop));
+    if (!gy_loop_forked(loop)) /* else the parent sends it */
+        gy_loop_flush_dirty(loop);
+}
+
+/* True when the streams stay dirty for now. */
+static inline bool
+keep_dirty(struct gy_loop *loop)
+{
+    if (GY_LIKELY(loop->hold.room == 0) || gy_list_empty(&loop->dirty))
+        return false;
+    return gy_hold_keeps(&loop->hold) || gy_loop_forked(loop);
 }
 
 void
 gy_loop_flush_dirty_slow(struct gy_loop *loop)
 {
+    bool keep = keep_dirty(loop);
     struct gy_list now;
     struct gy_list *node;
+    if (keep && gy_list_empty(&loop->bursts))
+        return;
     before_upcalls(loop);
     gy_list_init(&now);
-    gy_list_splice(&now, &loop->dirty);
+    if (!keep)
+        gy_list_splice(&now, &loop->dirty);
+    if (GY_UNLIKELY(now.next != now.prev) && loop->hold.wanted &&
+        loop->ring->ops->send_many != NULL) /* more than one */
+        gy_stream_flush_many(loop, &now);
     while ((node = gy_list_pop(&now)) != NULL)
         gy_stream_flush_dirty(container_of(node, struct gy_stream, dirty));
     gy_list_splice(&now, &loop->bursts);

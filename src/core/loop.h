@@ -20,6 +20,7 @@
 
 #include "bufgroup.h"
 #include "forkmark.h"
+#include "hold.h"
 #include "op.h"
 #include "ring.h"
 #include "sendq.h"
@@ -48,6 +49,7 @@ struct gy_loop_counters {
     uint64_t recv_calls; /* recv(2) and recv events that carried data */
     uint64_t send_calls; /* send(2)/sendmsg(2) tried                  */
     uint64_t send_ops;   /* sendmsg SQEs                              */
+    uint64_t sends_held; /* of send_calls: by a call for many streams */
     uint64_t fixed_ops;  /* reads and writes of registered memory     */
     uint64_t bytes_in;
     uint64_t bytes_out;
@@ -77,6 +79,7 @@ struct gy_loop {
     struct gy_list bursts;    /* datagram sockets that sent in this callback (gy_dgram.burst) */
     struct gy_list work;      /* gy_work items: deferred work                          */
     bool ring_sends;          /* the embedder's: streams send by ops of the ring alone */
+    struct gy_hold hold;      /* small sends that wait for those of other callbacks     */
     struct gy_list send_pool; /* spare gy_stream_send blocks                           */
     uint32_t send_pool_count;
     struct gy_sendq_spare spare_segments;
@@ -90,6 +93,7 @@ struct gy_loop {
     struct gy_bufgroup buffers;
     struct gy_list fixed; /* struct gy_fixed: memory registered with the ring          */
     void *scratch;        /* GY_RECV_BYTES_MAX bytes, allocated at first use       */
+    unsigned reaped;      /* the most that one of the last gy_loop_reap() dispatched */
     uint64_t turn;        /* counts gy_loop_reap()                                 */
     struct gy_event ahead[GY_AHEAD_EVENTS]; /* taken by gy_loop_land(), not yet dispatched    */
     unsigned ahead_count;
@@ -164,6 +168,23 @@ bool gy_loop_next_event(struct gy_loop *loop, struct gy_event *ev);
 /* Runs the work list and dispatches at most GY_REAP_BUDGET_EVENTS events; stops early when they
  * have brought GY_REAP_BUDGET_BYTES or `interrupted` is set.  Returns how many were dispatched. */
 unsigned gy_loop_reap(struct gy_loop *loop);
+
+/* A pass over about `count` callbacks begins, after each of which comes gy_loop_flush_dirty():
+ * their sends may be held and leave together (hold.h).  At its end everything leaves. */
+void gy_loop_pass_begin_slow(struct gy_loop *loop);
+static inline void
+gy_loop_pass_begin(struct gy_loop *loop, size_t count)
+{
+    if (GY_UNLIKELY(gy_hold_likely(&loop->hold, count)))
+        gy_loop_pass_begin_slow(loop);
+}
+void gy_loop_pass_end_slow(struct gy_loop *loop, size_t done);
+static inline void
+gy_loop_pass_end(struct gy_loop *loop, size_t done)
+{
+    if (GY_UNLIKELY(loop->hold.room != 0))
+        gy_loop_pass_end_slow(loop, done);
+}
 
 /* Flushes every dirty stream and every burst of datagrams; the embedder calls it after each
  * callback.  Inline test first. */

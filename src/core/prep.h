@@ -73,6 +73,17 @@ gy_prep_recv_multishot(struct io_uring_sqe *sqe, int fd, uint16_t group)
     sqe->buf_group = group;
 }
 
+/* The bytes stay until the terminal event. */
+static inline void
+gy_prep_send(struct io_uring_sqe *sqe, int fd, const struct iovec *bytes, uint32_t msg_flags)
+{
+    sqe->opcode = IORING_OP_SEND;
+    sqe->fd = fd;
+    sqe->addr = gy_prep_address(bytes->iov_base);
+    sqe->len = (uint32_t)bytes->iov_len;
+    sqe->msg_flags = msg_flags;
+}
+
 /* `message` and what it points to stay until the terminal event. */
 static inline void
 gy_prep_sendmsg(struct io_uring_sqe *sqe, int fd, const struct msghdr *message, uint32_t msg_flags)

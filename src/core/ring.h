@@ -20,6 +20,16 @@ struct gy_address {
     struct sockaddr_storage storage;
 };
 
+/* One of the sends of a send_many. */
+enum { GY_SENDS_MAX = 32, GY_SEND_PIECES_MAX = 4 };
+
+struct gy_send {
+    int fd;
+    int32_t res;           /* what try_send would have returned */
+    struct msghdr message; /* of iov                            */
+    struct iovec iov[GY_SEND_PIECES_MAX];
+};
+
 struct gy_event {
     struct gy_op *op; /* user_data without bit 0; NULL for an event that belongs to no op      */
     int32_t res;
@@ -88,6 +98,9 @@ struct gy_ring_ops {
      * and more may be there. */
     ssize_t (*try_recv_local)(struct gy_ring *ring, int fd, void *buf, size_t len, bool *cut);
     ssize_t (*try_send)(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned count);
+    /* Optional: as many try_send by one call; count <= GY_SENDS_MAX.  How many of the first were
+     * tried, 0 if it cannot be done: the caller sends the rest one by one. */
+    unsigned (*send_many)(struct gy_ring *ring, struct gy_send *items, unsigned count);
     /* Datagrams: one sendmsg(2) or recvmsg(2), with what they carry beside the bytes. */
     ssize_t (*try_sendmsg)(struct gy_ring *ring, int fd, const struct msghdr *message);
     ssize_t (*try_recvmsg)(struct gy_ring *ring, int fd, struct msghdr *message);

@@ -13,6 +13,7 @@
 #include "ring_calls.h"
 #include "ring_uring_buffers.h"
 #include "ring_uring_fixed.h"
+#include "ring_uring_sends.h"
 #include "sys.h"
 #include "trace.h"
 
@@ -50,6 +51,7 @@ struct uring {
     uint32_t cq_entries;
     struct gy_uring_buffers buffers;
     struct gy_uring_fixed fixed;
+    struct gy_uring_sends *sends;
 };
 
 static inline struct uring *
@@ -381,6 +383,15 @@ uring_fixed_unregister(struct gy_ring *ring, int slot)
     gy_uring_fixed_unregister(&uring_of(ring)->ring, &uring_of(ring)->fixed, slot);
 }
 
+static unsigned
+uring_send_many(struct gy_ring *ring, struct gy_send *items, unsigned count)
+{
+    unsigned tried = gy_uring_sends_run(&uring_of(ring)->sends, items, count);
+    ring->counters.enters += tried != 0;
+    ring->counters.sqes += tried;
+    return tried;
+}
+
 static void
 uring_close(struct gy_ring *ring, int fd)
 {
@@ -493,6 +504,7 @@ static void
 uring_destroy(struct gy_ring *ring, bool forked)
 {
     struct uring *uring = uring_of(ring);
+    gy_uring_sends_free(uring->sends, forked);
     if (forked) {
         /* The mappings were not inherited, and their addresses may be in use again.  Closing the
          * inherited descriptor is harmless to the parent, and needed: it keeps the files of the
@@ -528,6 +540,7 @@ static const struct gy_ring_ops uring_ops = {
     .fixed_unregister = uring_fixed_unregister,
     GY_RING_PLAIN_BYTES,
     .at_mark = gy_ring_plain_at_mark,
+    .send_many = uring_send_many,
     .udp_gro = gy_ring_plain_udp_gro,
     .try_accept = gy_ring_plain_accept,
     .try_connect = gy_ring_plain_connect,

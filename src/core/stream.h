@@ -137,6 +137,9 @@ int gy_stream_write(struct gy_stream *stream, const struct gy_segment *segment);
  * host->error from the loop's next turn, never from inside this call; host->drained is not called
  * either (the caller sees gy_stream_queued()), host->release is. */
 void gy_stream_flush(struct gy_stream *stream);
+/* For loop.c: flushes those of a list of dirty streams that can leave by one call, and unlinks
+ * them; calls host->drained as below. */
+void gy_stream_flush_many(struct gy_loop *loop, struct gy_list *streams);
 /* For loop.c: flushes a dirty stream after a callback, and calls host->drained if that sent
  * anything. */
 void gy_stream_flush_dirty(struct gy_stream *stream);

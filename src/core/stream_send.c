@@ -218,6 +218,8 @@ gy_stream_write(struct gy_stream *stream, const struct gy_segment *segment)
     err = gy_sendq_push(&stream->queue, &stream->loop->spare_segments, segment);
     if (err < 0)
         return err;
+    if (GY_UNLIKELY((stream->flags & GY_STREAM_PIPE) != 0))
+        stream->loop->hold.left = 0; /* only sends to sockets wait for those of other callbacks */
     /* While a send is in flight its handler sends the rest. */
     if (gy_op_is_idle(&stream->send_op) && !gy_list_linked(&stream->dirty))
         gy_list_append(&stream->loop->dirty, &stream->dirty);
@@ -242,6 +244,130 @@ gy_stream_flush_dirty(struct gy_stream *stream)
     gy_stream_flush(stream);
     if (stream->queue.bytes < before && gy_stream_alive(stream))
         stream->host->drained(stream);
+}
+
+/* ---- many at once ---- */
+
+struct owners {
+    unsigned count;
+    struct {
+        struct gy_stream *stream;
+        void *owner;
+    } each[GY_SENDS_MAX * GY_SEND_PIECES_MAX];
+};
+
+/* Nothing but its bytes is to be thought of. */
+static bool
+is_plain(struct gy_stream *stream)
+{
+    enum { OTHER = GY_STREAM_PIPE | GY_STREAM_FULL | GY_STREAM_SEND_POLL | GY_STREAM_SHUT_WANTED };
+    return (stream->flags & OTHER) == 0 && gy_stream_alive(stream) &&
+           gy_op_is_idle(&stream->send_op) && stream->queue.count > 0 &&
+           stream->queue.count <= GY_SEND_PIECES_MAX && !by_ring(stream);
+}
+
+/* Fills items with the first plain streams of the list; how many. */
+static unsigned
+collect(struct gy_list *list, struct gy_send *items, struct gy_stream **streams)
+{
+    unsigned count = 0;
+    for (struct gy_list *node = list->next; node != list && count < GY_SENDS_MAX;
+         node = node->next) {
+        struct gy_stream *stream = container_of(node, struct gy_stream, dirty);
+        struct gy_send *item = &items[count];
+
+        if (!is_plain(stream))
+            continue;
+        item->fd = stream->fd;
+        item->message = (struct msghdr){.msg_iov = item->iov};
+        item->message.msg_iovlen = gy_sendq_iovec(&stream->queue, item->iov, GY_SEND_PIECES_MAX);
+        streams[count++] = stream;
+    }
+    return count;
+}
+
+struct later {
+    struct gy_stream *stream;
+    struct owners *owners;
+};
+
+static void
+release_later(void *context, void *owner)
+{
+    struct later *later = context;
+    struct owners *owners = later->owners;
+
+    GY_ASSERT(owners->count < GY_SENDS_MAX * GY_SEND_PIECES_MAX);
+    owners->each[owners->count].stream = later->stream;
+    owners->each[owners->count++].owner = owner;
+}
+
+/* What a send came to, without an upcall: true if it has taken something. */
+static bool
+take_result(struct gy_stream *stream, ssize_t sent, struct owners *owners)
+{
+    struct gy_loop *loop = stream->loop;
+    struct later later = {stream, owners};
+
+    loop->counters.send_calls++;
+    loop->counters.sends_held++;
+    if (GY_UNLIKELY(sent < 0 && sent != -EAGAIN && sent != -EINTR)) {
+        gy_stream_fail(stream, (int)sent);
+        return false;
+    }
+    if (GY_LIKELY(sent > 0)) {
+        loop->counters.bytes_out += (uint64_t)sent;
+        gy_sendq_advance(&stream->queue, &loop->spare_segments, (size_t)sent, release_later,
+                         &later);
+    }
+    if (GY_UNLIKELY(stream->queue.count > 0))
+        start_send_op(stream);
+    return sent > 0;
+}
+
+/* All results are taken before the first owner is released or host told: both may do anything to
+ * any stream, which then is as if it had been sent to by a call of its own. */
+static void
+finish_many(struct gy_list *done, struct owners *owners)
+{
+    struct gy_list *node;
+
+    for (unsigned i = 0; i < owners->count; i++)
+        release_owner(owners->each[i].stream, owners->each[i].owner);
+    while ((node = gy_list_pop(done)) != NULL) {
+        struct gy_stream *stream = container_of(node, struct gy_stream, dirty);
+        gy_stream_flush(stream); /* what was written meanwhile */
+        if (gy_stream_alive(stream))
+            stream->host->drained(stream);
+    }
+}
+
+void
+gy_stream_flush_many(struct gy_loop *loop, struct gy_list *list)
+{
+    struct gy_stream *streams[GY_SENDS_MAX];
+    struct gy_send items[GY_SENDS_MAX];
+    struct owners owners;
+    struct gy_list done;
+
+    GY_ASSERT(!loop->quiet);
+    gy_list_init(&done);
+    while (list->next != list->prev) { /* more than one */
+        unsigned count = collect(list, items, streams);
+        unsigned tried = count > 1 ? loop->ring->ops->send_many(loop->ring, items, count) : 0;
+
+        if (count > 1 && tried == 0)
+            loop->hold.wanted = false; /* it cannot be done here */
+        if (tried == 0)
+            return;
+        owners.count = 0;
+        for (unsigned i = 0; i < tried; i++) {
+            gy_list_remove(&streams[i]->dirty);
+            if (take_result(streams[i], items[i].res, &owners))
+                gy_list_append(&done, &streams[i]->dirty);
+        }
+        finish_many(&done, &owners);
+    }
 }
 
 ssize_t

@@ -8,6 +8,8 @@ import pytest
 
 POLICIES = {
     "poll": {"receive": "poll"},
+    "immediate": {"send": "immediate"},
+    "adaptive": {"send": "adaptive"},
     "multishot": {"receive": "multishot"},
     "batched": {"send": "batched"},
     "multishot, batched": {"receive": "multishot", "send": "batched"},
@@ -156,7 +158,7 @@ def test_bad_values(value, error, option):
         gyre.Loop(**{option: value})
 
 
-@pytest.mark.parametrize("policy", ["immediate", "batched", None])
+@pytest.mark.parametrize("policy", ["adaptive", "immediate", "batched", None])
 def test_who_sends(new_loop, policy):
     """A short answer leaves by a call of its own, or by an operation of the ring."""
     loop = new_loop(send=policy)

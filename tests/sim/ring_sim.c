@@ -697,6 +697,18 @@ sim_try_send(struct gy_ring *ring, int fd, const struct iovec *iov, unsigned cou
     return socket == NULL ? -EBADF : sim_send(&sim_of(ring)->world->net, socket, iov, count);
 }
 
+/* Now and then the kernel takes only the first, or none. */
+static unsigned
+sim_send_many(struct gy_ring *ring, struct gy_send *items, unsigned count)
+{
+    if (sim_chance(rng_of(sim_of(ring)), 10))
+        count = sim_below(rng_of(sim_of(ring)), count + 1);
+    for (unsigned i = 0; i < count; i++)
+        items[i].res = (int32_t)sim_try_send(ring, items[i].fd, items[i].iov,
+                                             (unsigned)items[i].message.msg_iovlen);
+    return count;
+}
+
 static ssize_t
 sim_try_sendmsg(struct gy_ring *ring, int fd, const struct msghdr *message)
 {
@@ -794,6 +806,7 @@ static const struct gy_ring_ops sim_ops = {
     .try_recv = sim_try_recv,
     .try_recv_local = sim_try_recv_local,
     .try_send = sim_try_send,
+    .send_many = sim_send_many,
     .try_read_pipe = sim_try_recv,
     .try_write_pipe = sim_try_send,
     .try_read = sim_try_recv,

@@ -623,6 +623,7 @@ scene_init(struct scene *scene, uint64_t seed, uint32_t features)
     sim_world_use(&scene->world);
     scene->buffer_bytes = sim_chance(&scene->rng, 50) ? 70000 : 1 + sim_size(&scene->rng, 5000);
     EXPECT(scene, gy_loop_init(&scene->loop, &options, sim_ring_create) == 0);
+    scene->loop.hold.wanted = sim_chance(&scene->rng, 50);
 }
 
 void

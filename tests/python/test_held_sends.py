@@ -1,0 +1,246 @@
+"""Small sends of many connections leave together: nothing that looks may see it."""
+
+import asyncio
+import socket
+
+import pytest
+
+PEERS = 24
+ROUNDS = 4
+
+
+class Server(asyncio.Protocol):
+    """Answers each message; the other connections' answers of the turn may be held meanwhile."""
+
+    def __init__(self, scene):
+        self.scene = scene
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.scene.servers.append(self)
+
+    def data_received(self, data):
+        self.transport.write(b"<" + data)
+        self.transport.write(b">")
+        self.scene.answered += 1
+        self.scene.act(self)
+        self.scene.before = self
+        if self.scene.answered % PEERS == 0:
+            self.scene.all_answered.set()
+
+    def connection_lost(self, exc):
+        self.scene.lost += 1
+
+
+class Scene:
+    def __init__(self, loop, act):
+        self.loop = loop
+        self.act = act
+        self.servers = []
+        self.before = None  # who answered in the callback before this one
+        self.answered = 0
+        self.lost = 0
+        self.all_answered = asyncio.Event()
+
+    async def ask_all(self):
+        self.all_answered.clear()
+        for client in self.clients:
+            client.sendall(b"question")
+        async with asyncio.timeout(10):
+            await self.all_answered.wait()
+
+    def answers(self):
+        """Blocking: what is not on its way by now would hang."""
+        return [client.recv(100) for client in self.clients]
+
+    async def __aenter__(self):
+        self.server = await self.loop.create_server(lambda: Server(self), "127.0.0.1", 0)
+        address = self.server.sockets[0].getsockname()
+        self.clients = [socket.create_connection(address, 10) for _ in range(PEERS)]
+        async with asyncio.timeout(10):
+            while len(self.servers) < PEERS:
+                await asyncio.sleep(0.001)
+        return self
+
+    async def __aexit__(self, *exc):
+        for client in self.clients:
+            client.close()
+        async with asyncio.timeout(10):
+            while self.lost < PEERS:
+                await asyncio.sleep(0.001)
+        self.server.close()
+
+
+def look_on(server):
+    pass
+
+
+def test_answers_leave_by_the_end_of_the_turn(loop, kind):
+    async def main():
+        async with Scene(loop, look_on) as scene:
+            for _ in range(ROUNDS):
+                await scene.ask_all()
+                assert scene.answers() == [b"<question>"] * PEERS
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.only("gyre")
+@pytest.mark.parametrize("send", ["adaptive", "immediate", "batched"])
+def test_who_holds(new_loop, send):
+    """Many answers of one turn leave by few calls, where the backend can and the policy says so."""
+    loop = new_loop(send=send)
+
+    async def main():
+        async with Scene(loop, look_on) as scene:
+            for _ in range(20):
+                await scene.ask_all()
+                assert scene.answers() == [b"<question>"] * PEERS
+
+    loop.run_until_complete(main())
+    held = loop.stats()["sends_held"]
+    assert (held > 0) == (send == "adaptive" and loop.backend == "io_uring")
+
+
+def size(server):
+    for other in server.scene.servers:
+        assert other.transport.get_write_buffer_size() == 0
+
+
+def abort(server):
+    if server.scene.before is not None:
+        server.scene.before.transport.abort()
+
+
+def close(server):
+    if server.scene.before is not None:
+        server.scene.before.transport.close()
+
+
+def eof(server):
+    if server.scene.before is not None:
+        server.scene.before.transport.write_eof()
+
+
+@pytest.mark.parametrize("act", [size, abort, close, eof], ids=lambda act: act.__name__)
+def test_what_is_written_before_is_delivered(loop, act):
+    async def main():
+        async with Scene(loop, look_on) as scene:
+            for _ in range(ROUNDS):
+                await scene.ask_all()
+                assert scene.answers() == [b"<question>"] * PEERS
+            scene.before = None
+            scene.act = act
+            await scene.ask_all()
+            assert scene.answers() == [b"<question>"] * PEERS
+
+    loop.run_until_complete(main())
+
+
+def test_stop_in_the_middle(loop):
+    """What was written in callbacks of the last turn is on its way when the run has ended."""
+
+    async def prepare():
+        scene = await Scene(loop, look_on).__aenter__()
+        for _ in range(ROUNDS):
+            await scene.ask_all()
+            assert scene.answers() == [b"<question>"] * PEERS
+        return scene
+
+    def stop(server):
+        server.scene.loop.stop()
+
+    scene = loop.run_until_complete(prepare())
+    scene.act = stop
+    scene.answered = 0
+    for client in scene.clients:
+        client.sendall(b"question")
+    loop.run_forever()
+    answered = scene.answered
+    assert 1 <= answered <= PEERS
+    arrived = 0
+    for client in scene.clients:
+        client.setblocking(False)
+        try:
+            arrived += client.recv(100) == b"<question>"
+        except BlockingIOError:
+            pass
+    assert arrived == answered
+    loop.run_until_complete(scene.__aexit__())
+
+
+def test_an_exception_in_the_middle(loop):
+    """What ends the run leaves nothing unsent that callbacks before it have written."""
+
+    async def prepare():
+        scene = await Scene(loop, look_on).__aenter__()
+        for _ in range(ROUNDS):
+            await scene.ask_all()
+            assert scene.answers() == [b"<question>"] * PEERS
+        return scene
+
+    def leave(server):
+        if server.scene.answered == PEERS // 2:
+            raise KeyboardInterrupt
+
+    scene = loop.run_until_complete(prepare())
+    scene.answered = 0
+    scene.act = leave
+    for client in scene.clients:
+        client.sendall(b"question")
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    answered = scene.answered
+    assert answered == PEERS // 2
+    for client in scene.clients:
+        client.setblocking(False)
+    arrived = 0
+    for client in scene.clients:
+        try:
+            arrived += client.recv(100) == b"<question>"
+        except BlockingIOError:
+            pass
+    assert arrived in (answered - 1, answered)
+    loop.run_until_complete(scene.__aexit__())
+
+
+def test_streams_answer_together(loop, kind):
+    async def serve(reader, writer):
+        while line := await reader.readline():
+            writer.write(line.upper())
+            await writer.drain()
+        writer.close()
+
+    async def ask(address, number):
+        reader, writer = await asyncio.open_connection(*address)
+        for turn in range(50):
+            writer.write(b"line %d %d\n" % (number, turn))
+            assert await reader.readline() == b"LINE %d %d\n" % (number, turn)
+        writer.close()
+        await writer.wait_closed()
+
+    async def main():
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(ask(address, number) for number in range(PEERS)))
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
+    if kind == "gyre" and loop.backend == "io_uring":
+        assert loop.stats()["sends_held"] > 0
+
+
+def test_broadcast(loop):
+    """One callback that writes to many connections."""
+
+    async def main():
+        async with Scene(loop, look_on) as scene:
+            for number in range(ROUNDS):
+                for server in scene.servers:
+                    server.transport.write(b"news %d" % number)
+                await asyncio.sleep(0)
+                assert scene.answers() == [b"news %d" % number] * PEERS
+
+    loop.run_until_complete(main())
