@@ -106,6 +106,17 @@ class BadYield:
         yield 17
 
 
+class InOrder(dict):
+    """A set that goes in the order of its making: a group cancels its tasks in that of their
+    addresses, which no two runs have in common."""
+
+    def add(self, task):
+        self[task] = None
+
+    def discard(self, task):
+        self.pop(task, None)
+
+
 class World:
     def __init__(self, loop):
         self.loop = loop
@@ -307,6 +318,7 @@ class World:
 
     async def op_group(self, name, bodies):
         async with asyncio.TaskGroup() as group:
+            group._tasks = InOrder()
             for number, body in enumerate(bodies):
                 child = f"{name}.{number}"
                 group.create_task(self.run(child, body), name=child)
