@@ -527,11 +527,10 @@ static void
 handle_free(struct gpy_handle *self, struct gpy_state *state)
 {
     PyTypeObject *type = Py_TYPE(self);
-    if (state == NULL) /* the collector has cleared it */
-        type->tp_free(self);
-    else if (type == state->handle_type)
+    /* No state: the collector has cleared the handle. */
+    if (state != NULL && type == state->handle_type)
         gpy_freelist_free(&state->free_handles, (PyObject *)self);
-    else if (type == state->timer_handle_type)
+    else if (state != NULL && type == state->timer_handle_type)
         gpy_freelist_free(&state->free_timer_handles, (PyObject *)self);
     else
         type->tp_free(self);

@@ -29,7 +29,7 @@ gy_hold_end(struct gy_hold *hold, size_t count, int64_t now_ns)
         return;
     took_ns /= (int64_t)count;
     if (took_ns > QUICK_NS) {
-        hold->rest = REST_PASSES << hold->slow;
+        hold->rest = (uint32_t)REST_PASSES << hold->slow;
         if (hold->slow < REST_SHIFT_MAX)
             hold->slow++;
         took_ns = QUICK_NS;
