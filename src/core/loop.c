@@ -65,6 +65,7 @@ gy_loop_poll(struct gy_loop *loop, bool force)
     if (GY_UNLIKELY(gy_loop_forked(loop)))
         return -ECHILD;
     gy_loop_flush_dirty(loop);
+    gy_list_splice(&loop->work, &loop->resumed);
     if (!gy_list_empty(&loop->pending) || !gy_list_empty(&loop->cancels) || loop->sqe_shortage)
         gy_loop_flush_ops(loop);
     if (force && loop->short_count != 0)

@@ -78,6 +78,8 @@ struct gy_loop {
     int64_t mark_due_ns;      /* when to ask them at the latest; GY_NS_NEVER: there are none */
     struct gy_list bursts;    /* datagram sockets that sent in this callback (gy_dgram.burst) */
     struct gy_list work;      /* gy_work items: deferred work                          */
+    struct gy_list resumed;   /* the same, from the next poll or wait on: what the callbacks that
+                                 were scheduled before it go before                      */
     bool ring_sends;          /* the embedder's: streams send by ops of the ring alone */
     struct gy_hold hold;      /* small sends that wait for those of other callbacks     */
     struct gy_list send_pool; /* spare gy_stream_send blocks                           */
@@ -138,7 +140,7 @@ int64_t gy_loop_now_ns(const struct gy_loop *loop);
 static inline bool
 gy_loop_has_work(const struct gy_loop *loop)
 {
-    return !gy_list_empty(&loop->work) || loop->ahead_count != 0;
+    return !gy_list_empty(&loop->work) || !gy_list_empty(&loop->resumed) || loop->ahead_count != 0;
 }
 
 /* Submits what is queued and runs the kernel's deferred work, without waiting.  Does nothing when

@@ -45,6 +45,7 @@ gy_loop_prepare_wait(struct gy_loop *loop)
     if (GY_UNLIKELY(gy_loop_forked(loop)))
         return;
     gy_loop_flush_dirty(loop);
+    gy_list_splice(&loop->work, &loop->resumed);
     loop->look_ns = 0;
     if (spin->limit_ns != 0 && ring->ops->look != NULL) {
         loop->wait_began_ns = ring->ops->now_ns(ring);

@@ -84,9 +84,11 @@ gy_stream_resume(struct gy_stream *stream)
     if (!gy_stream_alive(stream) || (stream->flags & GY_STREAM_READING) != 0)
         return;
     stream->flags |= GY_STREAM_READING;
-    if ((stream->flags & GY_STREAM_READABLE) != 0 || !gy_list_empty(&stream->held) ||
-        stream->end != 0)
-        gy_stream_queue_work(stream);
+    /* As if the kernel were asked anew: after the callbacks that are scheduled already. */
+    if (((stream->flags & GY_STREAM_READABLE) != 0 || !gy_list_empty(&stream->held) ||
+         stream->end != 0) &&
+        !gy_list_linked(&stream->work.link))
+        gy_list_append(&stream->loop->resumed, &stream->work.link);
     gy_stream_arm_recv(stream);
 }
 

@@ -33,6 +33,16 @@ TRANSPORTS = {
     "TLS: get_buffer returns no buffer": [
         [("open", "tls", False, True, False, [("get_buffer", 0, [], ("return", 3))])],
     ],
+    "the end was there when reading resumed": [
+        [("open", "tcp", False, False, False, [])],
+        [("pause", 0), ("peer_eof", 0)],
+        [("soon", 0), ("resume", 0)],
+    ],
+    "data was there when reading resumed": [
+        [("open", "unix", False, False, False, [])],
+        [("pause", 0), ("peer_send", 0, 10)],
+        [("soon", 0), ("resume", 0)],
+    ],
     "TLS: get_buffer is interrupted": [
         [("open", "tls", False, True, False, [("get_buffer", 1, [], ("raise", "interrupt"))])],
         [("peer_send", 0, 10)],

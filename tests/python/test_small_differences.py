@@ -41,6 +41,31 @@ def test_a_closed_loop_connects_to_nothing(tmp_path):
         driven(loop.create_unix_connection(asyncio.Protocol, str(tmp_path / "nobody")))
 
 
+def test_callbacks_without_a_pause_hold_up_the_kernel_for_some_turns(loop):
+    """16, and one in which what it brought is told."""
+    left, right = socket.socketpair()
+    heard = loop.create_future()
+    turns = 0
+
+    class Hears(asyncio.Protocol):
+        def data_received(self, data):
+            heard.set_result(turns)
+
+    def again():
+        nonlocal turns
+        turns += 1
+        if not heard.done():
+            loop.call_soon(again)
+
+    with right:
+        transport, _ = loop.run_until_complete(loop.create_connection(Hears, sock=left))
+        right.send(b"there already")
+        again()
+        assert loop.run_until_complete(heard) <= 18
+        transport.abort()
+        loop.run_until_complete(asyncio.sleep(0))
+
+
 def test_nothing_with_a_descriptor_is_copied(loop):
     handle = loop.call_soon(print)
     left, right = socket.socketpair()
