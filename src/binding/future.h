@@ -78,11 +78,14 @@ gpy_fut_loop(const struct gpy_fut *fut)
     return *gpy_fut_loop_slot((struct gpy_fut *)(uintptr_t)fut);
 }
 
-/* Its loop, if callbacks may go straight to the queue just now; see gpy_loop_direct(). */
+/* Its loop, if callbacks may go straight to the queue just now; see gpy_loop_direct().  The base
+ * part may have another one by now, and ours may be gone: asyncio.Future.__init__(self). */
 static inline struct gpy_loop *
 gpy_fut_direct(const struct gpy_fut *fut)
 {
-    return fut->own_loop != NULL && gpy_loop_is_direct(fut->own_loop) ? fut->own_loop : NULL;
+    struct gpy_loop *own = fut->own_loop;
+    return own != NULL && (PyObject *)own == gpy_fut_loop(fut) && gpy_loop_is_direct(own) ? own
+                                                                                          : NULL;
 }
 
 /* Exactly gyre.Future or gyre.Task: no Python code can stand between its methods and us. */

@@ -37,6 +37,22 @@ def test_life(loop, types):
     assert loop.run_until_complete(future) == 1
 
 
+def test_base_class_is_told_of_another_loop(loop, new_loop, types):
+    """Callbacks go to the loop that get_loop() names, and the one before may be gone."""
+    other = new_loop()
+    future = types.Future(loop=other)
+    asyncio.Future.__init__(future, loop=loop)
+    other.close()
+    del other
+    gc.collect()
+    assert future.get_loop() is loop
+    seen = []
+    future.add_done_callback(seen.append)
+    future.set_result(None)
+    loop.run_until_complete(turn())
+    assert seen == [future]
+
+
 def test_callbacks_run_in_order_and_later(loop, types):
     seen = []
     future = types.Future(loop=loop)
