@@ -386,7 +386,7 @@ uring_fixed_unregister(struct gy_ring *ring, int slot)
 static unsigned
 uring_send_many(struct gy_ring *ring, struct gy_send *items, unsigned count)
 {
-    unsigned tried = gy_uring_sends_run(&uring_of(ring)->sends, items, count);
+    unsigned tried = gy_uring_sends_run(uring_of(ring)->sends, items, count);
     ring->counters.enters += tried != 0;
     ring->counters.sqes += tried;
     return tried;
@@ -563,6 +563,11 @@ gy_ring_uring_create(const struct gy_ring_options *options, struct gy_ring **out
     uring = gy_alloc(sizeof *uring);
     if (uring == NULL)
         return -ENOMEM;
+    uring->sends = gy_uring_sends_new();
+    if (uring->sends == NULL) {
+        gy_free(uring);
+        return -ENOMEM;
+    }
     uring->base.ops = &uring_ops;
     uring->base.cheap_polls = true;
     uring->base.features = gy_features_effective(features, options->features_off);
@@ -572,6 +577,7 @@ gy_ring_uring_create(const struct gy_ring_options *options, struct gy_ring **out
     if (!options->late || !atomic_load_explicit(&made_one, memory_order_relaxed))
         err = set_up(uring, true);
     if (err < 0) {
+        gy_uring_sends_free(uring->sends, false);
         gy_free(uring);
         return err;
     }

@@ -12,17 +12,21 @@
 
 struct gy_uring_sends {
     struct io_uring ring;
+    bool there;
 };
 
-static GY_COLD struct gy_uring_sends *
-set_up(void)
+struct gy_uring_sends *
+gy_uring_sends_new(void)
+{
+    return gy_alloc(sizeof(struct gy_uring_sends));
+}
+
+static GY_COLD bool
+set_up(struct gy_uring_sends *sends)
 {
     struct io_uring_params params = {
         .flags = GY_URING_SETUP_FLAGS & ~(unsigned)(IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE)};
-    struct gy_uring_sends *sends = gy_alloc(sizeof *sends);
     int err = GY_FAULT(RING);
-    if (sends == NULL)
-        return NULL;
     if (err == 0)
         err = io_uring_queue_init_params(GY_SENDS_MAX, &sends->ring, &params);
     if (err == 0) {
@@ -30,10 +34,8 @@ set_up(void)
         if (err < 0)
             io_uring_queue_exit(&sends->ring);
     }
-    if (err == 0)
-        return sends;
-    gy_free(sends);
-    return NULL;
+    sends->there = err == 0;
+    return sends->there;
 }
 
 static void
@@ -61,15 +63,14 @@ take_back(struct io_uring *ring)
 }
 
 unsigned
-gy_uring_sends_run(struct gy_uring_sends **sends, struct gy_send *items, unsigned count)
+gy_uring_sends_run(struct gy_uring_sends *sends, struct gy_send *items, unsigned count)
 {
+    struct io_uring *ring = &sends->ring;
     struct io_uring_cqe *cqe;
-    struct io_uring *ring;
     int taken;
     GY_ASSERT(count <= GY_SENDS_MAX);
-    if (GY_UNLIKELY(*sends == NULL) && (*sends = set_up()) == NULL)
+    if (GY_UNLIKELY(!sends->there) && !set_up(sends))
         return 0;
-    ring = &(*sends)->ring;
     for (unsigned i = 0; i < count; i++)
         prepare(ring, &items[i], i);
     taken = io_uring_submit(ring);
@@ -92,9 +93,9 @@ gy_uring_sends_free(struct gy_uring_sends *sends, bool forked)
 {
     if (sends == NULL)
         return;
-    if (forked)
+    if (sends->there && forked)
         gy_sys_close(sends->ring.ring_fd);
-    else
+    else if (sends->there)
         io_uring_queue_exit(&sends->ring);
     gy_free(sends);
 }

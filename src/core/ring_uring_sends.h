@@ -10,8 +10,11 @@
 
 struct gy_uring_sends;
 
-/* gy_ring_ops.send_many; *sends is NULL before the first call. */
-unsigned gy_uring_sends_run(struct gy_uring_sends **sends, struct gy_send *items, unsigned count);
+/* The memory alone, or NULL.  To be called early: taken in the middle of a burst, it would keep the
+ * heap from shrinking after it. */
+struct gy_uring_sends *gy_uring_sends_new(void);
+/* gy_ring_ops.send_many. */
+unsigned gy_uring_sends_run(struct gy_uring_sends *sends, struct gy_send *items, unsigned count);
 /* NULL does nothing.  forked: in a child of fork(), which did not inherit the memory. */
 void gy_uring_sends_free(struct gy_uring_sends *sends, bool forked);
 
