@@ -393,6 +393,8 @@ def test_cancelled_at_every_wait(loop, what, tmp_path, kind, unraisable):
         guards = [os.open("/dev/null", os.O_RDONLY) for _ in range(8)]
         stats = [os.fstat(guard) for guard in guards]
 
+        children = []  # a child may outlive the task that was cancelled
+
         async def make():
             if what == "connect":
                 transport, _ = await loop.create_connection(
@@ -427,6 +429,7 @@ def test_cancelled_at_every_wait(loop, what, tmp_path, kind, unraisable):
                 process = await asyncio.create_subprocess_exec(
                     "/bin/true", stdin=-1, stdout=-1, stderr=-1
                 )
+                children.append(process)
                 await process.communicate()
 
         for wait in range(60):
@@ -447,8 +450,13 @@ def test_cancelled_at_every_wait(loop, what, tmp_path, kind, unraisable):
         unix.close()
         await unix.wait_closed()
         await loop.shutdown_default_executor()
+        for child in children:
+            await child.wait()
+            child._transport.close()
+        children.clear()
         await spin()
         gc.collect()
+        await spin()
 
     drive(loop, main())
     if kind == "asyncio":  # leaves sockets to the collector in some of these places
