@@ -1,6 +1,7 @@
 """Life and death of stream transports on both loops: references, runs, descriptors."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -176,6 +177,15 @@ def test_many_runs(loop, connect):
     drive(loop, closed(transport, protocol))
 
 
+def descriptors():
+    """How many are open, apart from rings: one for held sends is made when it is first needed."""
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # that of the folder itself
+            count += "io_uring" not in os.readlink(f"/proc/self/fd/{fd}")
+    return count
+
+
 def test_churn_leaks_nothing(loop, kind):
     """Many short connections: objects, descriptors and operations come back."""
 
@@ -201,7 +211,7 @@ def test_churn_leaks_nothing(loop, kind):
                 await asyncio.gather(*(one(address) for _ in range(20)))
             await asyncio.sleep(0.01)
             gc.collect()
-            counts.append((len(gc.get_objects()), len(os.listdir("/proc/self/fd"))))
+            counts.append((len(gc.get_objects()), descriptors()))
         server.close()
         await server.wait_closed()
         await spin()
