@@ -159,9 +159,7 @@ static void
 on_detach(struct gy_dgram *dgram)
 {
     struct gpy_dgram_transport *self = gpy_dgram_transport_of(dgram);
-    bool owned = gpy_transport_fd_is_ours(&self->base);
-    gpy_transport_detach(&self->base);
-    if (!owned)
+    if (!gpy_transport_detach(&self->base))
         dgram->fd = -1; /* the number is somebody else's by now */
 }
 
@@ -271,7 +269,7 @@ static void
 ops_disown(struct gpy_transport *base)
 {
     struct gpy_dgram_transport *self = gpy_dgram_transport_of_base(base);
-    gpy_transport_detach(base);
+    (void)gpy_transport_detach(base);
     if (self->base.core_ended)
         return;
     self->dgram.fd = -1; /* whatever still comes fails with EBADF and hits nobody */

@@ -24,9 +24,7 @@ static void
 on_detach(struct gy_stream *stream)
 {
     struct gpy_stream_transport *self = gpy_stream_transport_of(stream);
-    bool owned = gpy_transport_fd_is_ours(&self->base);
-    gpy_transport_detach(&self->base);
-    if (!owned)
+    if (!gpy_transport_detach(&self->base))
         stream->fd = -1; /* the number is somebody else's by now */
 }
 
@@ -133,7 +131,7 @@ static void
 ops_disown(struct gpy_transport *base)
 {
     struct gpy_stream_transport *self = gpy_stream_transport_of_base(base);
-    gpy_transport_detach(base);
+    (void)gpy_transport_detach(base);
     if (self->base.core_ended)
         return;
     self->stream.fd = -1; /* whatever still comes fails with EBADF and hits nobody */

@@ -118,8 +118,8 @@ bool gpy_transport_owns_fd(struct gpy_transport *self);
  */
 bool gpy_transport_fd_is_ours(struct gpy_transport *self);
 /* Just before the descriptor is closed: keeps the names if somebody may still ask, detaches the
- * socket object. */
-void gpy_transport_detach(struct gpy_transport *self);
+ * socket object.  False: the descriptor is not ours to close, or never was. */
+bool gpy_transport_detach(struct gpy_transport *self);
 /* Tells asyncio's Server that this connection is over.  0 or -1. */
 int gpy_transport_leave_server(struct gpy_transport *self);
 

@@ -197,11 +197,30 @@ is_held(const struct gpy_transport *self)
     return Py_REFCNT((PyObject *)(uintptr_t)self) > loops;
 }
 
-void
+/* A socket object gives its descriptor away.  What is only like one (a mock, whose fileno() is any
+ * number) is closed by its own close(), as asyncio does, and then its number is not ours. */
+static bool
+take_from_sock(struct gpy_transport *self)
+{
+    PyObject *number = PyObject_CallMethodNoArgs(self->sock, self->state->str_detach);
+    bool given = number != NULL && PyLong_Check(number);
+    if (number == NULL)
+        PyErr_WriteUnraisable((PyObject *)self);
+    Py_XDECREF(number);
+    if (given)
+        return true;
+    PyObject *closed = PyObject_CallMethodNoArgs(self->sock, self->state->str_close);
+    if (closed == NULL)
+        PyErr_WriteUnraisable((PyObject *)self);
+    Py_XDECREF(closed);
+    return false;
+}
+
+bool
 gpy_transport_detach(struct gpy_transport *self)
 {
     if (self->fd_gone)
-        return;
+        return false;
     PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
     bool owned = gpy_transport_fd_is_ours(self);
     /* asyncio knows the names from the start: whoever still holds the transport may ask later. */
@@ -215,14 +234,11 @@ gpy_transport_detach(struct gpy_transport *self)
         }
     }
     /* If the number is a stranger's by now, the object must not close it either. */
-    if (self->sock != NULL && gpy_transport_owns_fd(self)) {
-        PyObject *number = PyObject_CallMethodNoArgs(self->sock, self->state->str_detach);
-        if (number == NULL)
-            PyErr_WriteUnraisable((PyObject *)self);
-        Py_XDECREF(number);
-    }
+    if (self->sock != NULL && gpy_transport_owns_fd(self) && !take_from_sock(self))
+        owned = false;
     self->fd_gone = true;
     gpy_transport_forget_fd(self);
     if (exc != NULL)
         gpy_exc_give(exc);
+    return owned;
 }

@@ -177,6 +177,48 @@ def test_many_runs(loop, connect):
     drive(loop, closed(transport, protocol))
 
 
+def test_what_is_like_a_socket_is_closed_by_its_own_close(loop):
+    """A mock's fileno() is any number, and a descriptor of that number somebody else's."""
+
+    class Like:
+        family, type, proto = socket.AF_UNIX, socket.SOCK_STREAM, 0
+        closed = 0
+
+        def fileno(self):
+            return guard
+
+        def setsockopt(self, *args):
+            pass
+
+        def getsockname(self):
+            return ""
+
+        getpeername = getsockname
+
+        def detach(self):
+            return self  # as MagicMock().detach() is no number
+
+        def close(self):
+            self.closed += 1
+
+    ours, theirs = pair()
+    with ours, theirs:
+        guard = ours.fileno()
+        like = Like()
+        protocol = Quiet(loop)
+
+        async def main():
+            transport = loop._make_socket_transport(like, protocol)
+            await spin()
+            transport.close()
+            await protocol.lost
+
+        drive(loop, main())
+        assert like.closed == 1
+        theirs.sendall(b"still open")
+        assert ours.recv(100) == b"still open"
+
+
 def descriptors():
     """How many are open, apart from rings: one for held sends is made when it is first needed."""
     count = 0
