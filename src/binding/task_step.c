@@ -450,7 +450,7 @@ task_step_called(struct gpy_task *task, PyObject *exc_or_null)
 static int
 task_step(struct gpy_task *task, PyObject *exc_or_null, struct gpy_current_task *current)
 {
-    if (GY_UNLIKELY(current == NULL))
+    if (current == NULL)
         return task_step_called(task, exc_or_null);
     PyObject *loop = current->loop;
     if (GY_UNLIKELY(gpy_fut_loop(&task->fut) != loop)) { /* __init__() was called again */
