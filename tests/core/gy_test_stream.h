@@ -199,6 +199,30 @@ peer_init(struct peer *peer, struct gy_loop *loop, enum gy_recv_policy policy)
     peer_init_fd(peer, loop, fds[0], fds[1], &peer_host, policy);
 }
 
+/* Several, received by POLL. */
+static inline void
+peers_init(struct peer *peers, unsigned count, struct gy_loop *loop)
+{
+    for (unsigned i = 0; i < count; i++)
+        peer_init(&peers[i], loop, GY_RECV_POLL);
+}
+
+/* The same, and their receives are armed. */
+static inline void
+peers_begin(struct peer *peers, unsigned count, struct gy_loop *loop)
+{
+    peers_init(peers, count, loop);
+    for (unsigned i = 0; i < count; i++)
+        gy_stream_resume(&peers[i].stream);
+    (void)gy_test_turn(loop, 0);
+}
+
+static inline void
+pause_on_data(struct peer *peer)
+{
+    gy_stream_pause(&peer->stream);
+}
+
 static inline void
 remote_close(struct peer *peer)
 {

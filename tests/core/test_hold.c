@@ -109,8 +109,7 @@ one_callback(void)
     uint64_t enters;
     gy_test_loop_begin(&loop);
     loop.hold.wanted = true;
-    for (unsigned i = 0; i < PEERS; i++)
-        peer_init(&peers[i], &loop, GY_RECV_POLL);
+    peers_init(peers, PEERS, &loop);
     for (unsigned round = 0; round < 3; round++) {
         enters = loop.ring->counters.enters;
         send_all(peers, PEERS);
@@ -148,8 +147,7 @@ full_and_broken_among_others(void)
     static struct peer peers[COUNT];
     gy_test_loop_begin(&loop);
     loop.hold.wanted = true;
-    for (unsigned i = 0; i < COUNT; i++)
-        peer_init(&peers[i], &loop, GY_RECV_POLL);
+    peers_init(peers, COUNT, &loop);
     remote_reset(&peers[BROKEN]);
     for (unsigned i = 0; i < COUNT; i++)
         CHECK_EQ(peer_write(&peers[i], 0, i == FULL ? MUCH : LEN), 0);
@@ -185,8 +183,7 @@ upcalls_between(void)
     static struct peer peers[COUNT];
     gy_test_loop_begin(&loop);
     loop.hold.wanted = true;
-    for (unsigned i = 0; i < COUNT; i++)
-        peer_init(&peers[i], &loop, GY_RECV_POLL);
+    peers_init(peers, COUNT, &loop);
     others = peers;
     peers[0].on_drained = write_and_close_others;
     send_all(peers, COUNT);

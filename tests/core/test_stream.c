@@ -299,12 +299,6 @@ half_closed_by_us(void)
     gy_test_loop_end(&loop);
 }
 
-static void
-pause_on_data(struct peer *peer)
-{
-    gy_stream_pause(&peer->stream);
-}
-
 /* Pausing inside data() holds at once, whatever is in the socket or in the completion queue. */
 static void
 pause_inside_data(void)

@@ -44,11 +44,7 @@ closed_at_once(void)
     struct peer peers[PEERS];
 
     gy_test_loop_begin(&loop);
-    for (unsigned i = 0; i < PEERS; i++) {
-        peer_init(&peers[i], &loop, GY_RECV_POLL);
-        gy_stream_resume(&peers[i].stream);
-    }
-    (void)gy_test_turn(&loop, 0);
+    peers_begin(peers, PEERS, &loop);
     for (unsigned i = 0; i < PEERS; i++)
         CHECK_EQ(peers[i].stream.recv_op.state, GY_OP_INFLIGHT);
     remote_send(&peers[0], "first", 5);

@@ -78,11 +78,7 @@ many_streams(void)
     struct peer peers[STREAMS];
 
     gy_test_loop_begin(&loop);
-    for (unsigned i = 0; i < STREAMS; i++) {
-        peer_init(&peers[i], &loop, GY_RECV_POLL);
-        gy_stream_resume(&peers[i].stream);
-    }
-    (void)gy_test_turn(&loop, 0);
+    peers_begin(peers, STREAMS, &loop);
     for (unsigned i = 0; i < STREAMS; i++)
         send_around_mark(&peers[i]);
     for (unsigned i = 0; i < STREAMS; i++)
@@ -111,12 +107,6 @@ busy_loop(void)
     CHECK(memcmp(peer.in, "beforeafter", 11) == 0);
     peer_end(&peer);
     gy_test_loop_end(&loop);
-}
-
-static void
-pause_on_data(struct peer *peer)
-{
-    gy_stream_pause(&peer->stream);
 }
 
 static void

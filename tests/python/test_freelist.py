@@ -233,7 +233,10 @@ def test_subclasses_of_future_and_task_are_apart(loop):
 
 
 @pytest.mark.only("gyre")
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="CPython lays out the dict of a Future")
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12),
+    reason="no such list: CPython keeps a Future's dict before the object",
+)
 class TestFutures:
     """What lies in the list is memory; nothing of the Future that was there shows in the next."""
 
