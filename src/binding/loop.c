@@ -56,14 +56,12 @@ choose_policies(struct gpy_loop *self, PyObject *receive, PyObject *send)
 {
     static const char *const receives[] = {"poll", "multishot", NULL};
     static const char *const sends[] = {"adaptive", "immediate", "batched", NULL};
-    enum { ADAPTIVE, IMMEDIATE, BATCHED };
     int multishot = choose_policy("receive", receive, receives);
     int way = multishot < 0 ? -1 : choose_policy("send", send, sends);
     if (way < 0)
         return -1;
     self->recv_policy = multishot ? GY_RECV_MULTISHOT : GY_RECV_POLL;
-    self->adaptive_sends = way == ADAPTIVE;
-    self->batched_sends = way == BATCHED;
+    self->send_policy = (uint8_t)way;
     return 0;
 }
 
@@ -219,8 +217,8 @@ loop_init(struct gpy_loop *self, PyObject *args, PyObject *kwargs)
         choose_busy_poll(busy_poll, &spin_ns, &spin_always) < 0 || create_core(self, backend) < 0)
         return -1;
     gy_spin_init(&self->core.spin, spin_ns, spin_always);
-    self->core.ring_sends = self->batched_sends;
-    self->core.hold.wanted = self->adaptive_sends;
+    self->core.ring_sends = self->send_policy == GPY_SEND_BATCHED;
+    self->core.hold.wanted = self->send_policy == GPY_SEND_ADAPTIVE;
     return find_overrides(self);
 }
 

@@ -14,6 +14,9 @@
 
 enum { GPY_FILE_SPARES = 2 };
 
+/* How streams send: send= of the loop, the default first. */
+enum gpy_send_policy { GPY_SEND_ADAPTIVE, GPY_SEND_IMMEDIATE, GPY_SEND_BATCHED };
+
 struct gpy_loop {
     PyObject_HEAD
     struct gpy_state *state; /* borrowed: the type keeps the module alive */
@@ -33,8 +36,7 @@ struct gpy_loop {
     bool signals_foreign; /* this run is not in the main thread */
     uint32_t turns;
     uint8_t recv_policy; /* enum gy_recv_policy of new streams */
-    bool adaptive_sends; /* small sends of many streams leave together */
-    bool batched_sends;  /* streams send by the ring alone     */
+    uint8_t send_policy; /* enum gpy_send_policy               */
     bool udp_offload;    /* new UDP transports use segmentation offload where the kernel has it */
     bool backend_auto;   /* nobody asked for a backend: the first run may change it            */
     bool busy;           /* a callback is running: small writes may wait for its end           */
