@@ -242,8 +242,11 @@ class Conn:
     def is_undefined(self, callback, action):
         """asyncio goes on with what it was doing, and stumbles or breaks its own promise."""
         ends = action in ("close", "abort", "write_eof")
-        if callback == "get_buffer":  # it calls buffer_updated() after close() or pause_reading()
-            return ends or action in ("pause", "set_protocol")
+        if callback == "get_buffer":
+            # It calls buffer_updated() after close() or pause_reading(), and after a write() that
+            # met the peer's reset it receives all the same, and tells eof_received().
+            writes = self.unclean and action in ("write", "writelines")
+            return ends or writes or action in ("pause", "set_protocol")
         if callback == "connection_made":  # it registers a reader for a pipe that is closed
             return ends and self.kind in PIPES
         if callback == "eof_received":  # the end is still readable, and told again
