@@ -277,6 +277,12 @@ before_upcalls(struct gy_loop *core)
     gpy_task_settle(self->state, &self->current);
 }
 
+static bool
+callbacks_wait(const struct gy_loop *core)
+{
+    return container_of(core, const struct gpy_loop, core)->ready.count != 0;
+}
+
 static int
 run_begin(struct gpy_loop *self)
 {
@@ -292,6 +298,7 @@ run_begin(struct gpy_loop *self)
     self->busy = true;
     self->current.loop = (PyObject *)self;
     self->core.before_upcalls = before_upcalls;
+    self->core.callbacks_wait = callbacks_wait;
     return 0;
 }
 

@@ -226,8 +226,18 @@ gy_dgram_pause(struct gy_dgram *dgram)
 static bool
 may_deliver(const struct gy_dgram *dgram)
 {
-    return gy_dgram_alive(dgram) && (dgram->flags & GY_DGRAM_READING) != 0 && !dgram->loop->quiet &&
-           !dgram->loop->interrupted;
+    const struct gy_loop *loop = dgram->loop;
+
+    return gy_dgram_alive(dgram) && (dgram->flags & GY_DGRAM_READING) != 0 && !loop->quiet &&
+           !loop->interrupted &&
+           gy_loop_may_read_on(loop, dgram->told_turn == (uint32_t)loop->turn);
+}
+
+static void
+tell(struct gy_dgram *dgram, const void *data, size_t len, const struct gy_address *from)
+{
+    dgram->told_turn = (uint32_t)dgram->loop->turn;
+    dgram->host->datagram(dgram, data, len, from);
 }
 
 /* True if there is none left. */
@@ -246,7 +256,7 @@ deliver_parked(struct gy_dgram *dgram)
         if (!may_deliver(dgram))
             return false;
         parked->at += len;
-        dgram->host->datagram(dgram, data, len, &parked->from);
+        tell(dgram, data, len, &parked->from);
         if (dgram->parked != parked)
             return false; /* closed and abandoned */
     }
@@ -287,7 +297,7 @@ deliver_segments(struct gy_dgram *dgram, const char *data, size_t len, size_t se
             park(dgram, data, len, segment, from);
             return;
         }
-        dgram->host->datagram(dgram, data, part, from);
+        tell(dgram, data, part, from);
         data += part;
         len -= part;
     }
@@ -338,7 +348,7 @@ receive_one(struct gy_dgram *dgram)
     if (message.msg_controllen > 0)
         segment = segment_size(&message);
     if (segment == 0 || (size_t)res <= segment)
-        dgram->host->datagram(dgram, loop->scratch, (size_t)res, &from);
+        tell(dgram, loop->scratch, (size_t)res, &from);
     else
         deliver_segments(dgram, loop->scratch, (size_t)res, segment, &from);
     return 0;
@@ -362,6 +372,7 @@ receive_some(struct gy_dgram *dgram)
             dgram->flags &= ~(uint32_t)GY_DGRAM_READABLE;
             break;
         }
+        dgram->told_turn = (uint32_t)loop->turn;
         if (err < 0 && gy_dgram_alive(dgram))
             dgram->host->error(dgram, err);
     }

@@ -87,6 +87,7 @@ struct gy_dgram {
     int fd;
     uint32_t flags;
     int32_t failure;      /* -errno that host->broken still has to hear, or 0 */
+    uint32_t told_turn;   /* the low bits of loop->turn at the last datagram() */
     struct gy_work work;  /* readable, drained, broken, or to finish          */
     struct gy_list burst; /* in loop->bursts: a datagram was sent in this callback */
     struct gy_op recv_op;

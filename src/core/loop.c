@@ -116,15 +116,15 @@ before_upcalls(struct gy_loop *loop)
 /* Runs what was on the list when it began, so that work that asks for more work cannot keep the
  * kernel waiting. */
 static void
-run_work(struct gy_loop *loop)
+run_work(struct gy_loop *loop, struct gy_list *work)
 {
     struct gy_list now;
     unsigned done = 0;
-    if (GY_LIKELY(gy_list_empty(&loop->work)))
+    if (GY_LIKELY(gy_list_empty(work)))
         return;
     before_upcalls(loop);
     gy_list_init(&now);
-    gy_list_splice(&now, &loop->work);
+    gy_list_splice(&now, work);
     while (done < GY_WORK_BUDGET && may_go_on(loop)) {
         struct gy_list *node = gy_list_pop(&now);
         if (node == NULL)
@@ -134,8 +134,8 @@ run_work(struct gy_loop *loop)
         done++;
     }
     /* What was left goes before what came meanwhile. */
-    gy_list_splice(&now, &loop->work);
-    gy_list_splice(&loop->work, &now);
+    gy_list_splice(&now, work);
+    gy_list_splice(work, &now);
 }
 
 bool
@@ -183,7 +183,8 @@ gy_loop_reap(struct gy_loop *loop)
     GY_ASSERT(loop->running);
     GY_ASSERT(!loop->quiet);
     loop->turn++;
-    run_work(loop);
+    run_work(loop, &loop->failed);
+    run_work(loop, &loop->work);
     begin = *bytes_in;
     gy_loop_pass_begin(loop, loop->reaped);
     while (done < GY_REAP_BUDGET_EVENTS && *bytes_in - begin < GY_REAP_BUDGET_BYTES &&
@@ -195,6 +196,7 @@ gy_loop_reap(struct gy_loop *loop)
     if (GY_UNLIKELY(done >= GY_HOLD_MIN_PASS || loop->reaped != 0))
         loop->reaped = done > loop->reaped ? done : loop->reaped - (loop->reaped + 7) / 8;
     gy_loop_pass_end(loop, done);
+    run_work(loop, &loop->failed); /* scheduled with what the events of this turn schedule */
     return done;
 }
 

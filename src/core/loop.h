@@ -78,6 +78,7 @@ struct gy_loop {
     int64_t mark_due_ns;      /* when to ask them at the latest; GY_NS_NEVER: there are none */
     struct gy_list bursts;    /* datagram sockets that sent in this callback (gy_dgram.burst) */
     struct gy_list work;      /* gy_work items: deferred work                          */
+    struct gy_list failed;    /* the same, of streams that have an error to tell: in this turn */
     struct gy_list resumed;   /* the same, from the next poll or wait on: what the callbacks that
                                  were scheduled before it go before                      */
     bool ring_sends;          /* the embedder's: streams send by ops of the ring alone */
@@ -103,7 +104,17 @@ struct gy_loop {
     /* Optional, the embedder's: called before upcalls may begin, in a reap that has something to
      * do or a flush of dirty streams. */
     void (*before_upcalls)(struct gy_loop *loop);
+    /* Optional, the embedder's: true while callbacks are ready.  A socket that has been read in
+     * this turn is then read again in the next, after them, as on a selector loop. */
+    bool (*callbacks_wait)(const struct gy_loop *loop);
 };
+
+/* Whether a socket that was read `calls` times in this turn may be read once more. */
+static inline bool
+gy_loop_may_read_on(const struct gy_loop *loop, unsigned calls)
+{
+    return calls == 0 || loop->callbacks_wait == NULL || !loop->callbacks_wait(loop);
+}
 
 /* In place.  Creates the ring (disabled) through `create` and the wakeup.  0 or -errno, nothing
  * kept. */
@@ -140,7 +151,8 @@ int64_t gy_loop_now_ns(const struct gy_loop *loop);
 static inline bool
 gy_loop_has_work(const struct gy_loop *loop)
 {
-    return !gy_list_empty(&loop->work) || !gy_list_empty(&loop->resumed) || loop->ahead_count != 0;
+    return !gy_list_empty(&loop->work) || !gy_list_empty(&loop->failed) ||
+           !gy_list_empty(&loop->resumed) || loop->ahead_count != 0;
 }
 
 /* Submits what is queued and runs the kernel's deferred work, without waiting.  Does nothing when

@@ -31,6 +31,7 @@ gy_loop_init(struct gy_loop *loop, const struct gy_ring_options *options,
     gy_list_init(&loop->short_reads);
     loop->mark_due_ns = GY_NS_NEVER;
     gy_list_init(&loop->work);
+    gy_list_init(&loop->failed);
     gy_list_init(&loop->resumed);
     gy_list_init(&loop->send_pool);
     gy_sendq_spare_init(&loop->spare_segments);
@@ -211,6 +212,7 @@ unlink_everything(struct gy_loop *loop)
     unlink_all(&loop->short_reads);
     loop->short_count = 0;
     unlink_all(&loop->work);
+    unlink_all(&loop->failed);
     unlink_all(&loop->resumed);
     gy_timers_deinit(&loop->timers);
 }

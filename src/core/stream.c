@@ -62,7 +62,14 @@ gy_stream_fail(struct gy_stream *stream, int err)
     stream->error = err;
     /* The queue can be dropped only when the kernel has let go of it: otherwise on_send goes on. */
     if (gy_op_cancel(stream->loop, &stream->send_op))
-        gy_stream_queue_work(stream);
+        gy_stream_queue_error(stream);
+}
+
+void
+gy_stream_queue_error(struct gy_stream *stream)
+{
+    gy_list_remove(&stream->work.link);
+    gy_list_append(&stream->loop->failed, &stream->work.link);
 }
 
 static GY_COLD void
@@ -71,7 +78,7 @@ deliver_error(struct gy_stream *stream)
     int err = stream->error;
 
     if (!gy_op_is_idle(&stream->send_op))
-        return; /* on_send puts the stream on the work list again */
+        return; /* on_send puts the stream on the list again */
     stream->error = 0;
     stream->flags |= GY_STREAM_BROKEN;
     (void)gy_op_cancel(stream->loop, &stream->recv_op);

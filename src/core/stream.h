@@ -102,6 +102,7 @@ struct gy_stream {
     uint8_t policy;       /* enum gy_recv_policy                                      */
     uint8_t recv_mode;    /* the policy that recv_op was last armed with               */
     uint8_t full_reads;   /* MULTISHOT: receives in a row that filled their buffer    */
+    uint8_t read_turn;    /* the low bits of loop->turn when it was read last         */
     int32_t error;        /* -errno that host->error still has to hear from the work list, or 0 */
     struct gy_list dirty; /* in loop->dirty: has unsent segments not yet tried        */
     struct gy_list short_read; /* in loop->short_reads: perhaps it stopped at urgent data  */

@@ -33,8 +33,10 @@ gy_stream_may_deliver(const struct gy_stream *stream)
 
 /* stream.c */
 void gy_stream_queue_work(struct gy_stream *stream);
-/* Records the first failure; the host hears of it from the work list, when no send is in flight. */
+/* Records the first failure; the host hears of it at the end of the turn, when no send is in
+ * flight. */
 void gy_stream_fail(struct gy_stream *stream, int err);
+void gy_stream_queue_error(struct gy_stream *stream);
 /* An op of a closing stream has landed: finishes when it was the last. */
 void gy_stream_settle(struct gy_stream *stream);
 

@@ -1,8 +1,9 @@
 /* stream_recv.c: the receiving half of a stream, by either policy.
  *
  * POLL: an event of the poll sets READABLE; while that is set and the host reads, recv(2) is called
- * until the socket has no more, at most GY_RECV_CALLS_PER_TURN times a turn.  A multishot poll is
- * edge-triggered, so READABLE may be cleared only by a receive that used everything up: one that
+ * until the socket has no more, at most GY_RECV_CALLS_PER_TURN times a turn and, once callbacks
+ * are ready that were scheduled before what comes next, in the turn after them.  A multishot poll
+ * is edge-triggered, so READABLE may be cleared only by a receive that used everything up: one that
  * came back short on TCP (what arrives later makes a new edge; stream_mark.c has the exception), or
  * with -EAGAIN where a short read says nothing (READ_OUT) or where the edge of a FIN has been seen
  * already (HUNGUP). MULTISHOT: completions bring provided buffers, which are delivered, or held
@@ -177,10 +178,21 @@ call_read(const struct gy_stream *stream, void *data, size_t len)
     return ring->ops->try_read(ring, stream->fd, data, len);
 }
 
+static GY_COLD void
+fail(struct gy_stream *stream, int err, unsigned calls)
+{
+    gy_stream_fail(stream, err);
+    if (calls == 0 || !gy_list_linked(&stream->work.link))
+        return;
+    gy_list_remove(&stream->work.link); /* of the errors of this turn */
+    gy_stream_queue_work(stream);
+}
+
 /* One recv(2), the `calls`-th of this turn.  False when there is no more to read for now.
- * The end is delivered by the first call of a turn alone: data and end never come in one turn, as
- * on a selector loop.  A protocol may put off to the next turn what the end would cut short (TLS
- * wakes create_connection() by a future while the peer's last bytes and FIN are here already). */
+ * The end, or an error, is told of the first call of a turn alone: data and end never come in one
+ * turn, as on a selector loop.  A protocol may put off to the next turn what the end would cut
+ * short (TLS wakes create_connection() by a future while the peer's last bytes and FIN are here
+ * already). */
 static bool
 receive_once(struct gy_stream *stream, unsigned calls)
 {
@@ -208,6 +220,7 @@ receive_once(struct gy_stream *stream, unsigned calls)
                 gy_stream_note_short(stream);
         }
         loop->counters.bytes_in += (uint64_t)got;
+        stream->read_turn = (uint8_t)loop->turn;
         stream->host->data(stream, data, (size_t)got);
         return true;
     }
@@ -221,17 +234,21 @@ receive_once(struct gy_stream *stream, unsigned calls)
     stream->flags &= ~(uint32_t)GY_STREAM_READABLE;
     memory_unused(stream);
     if (got != -EAGAIN)
-        gy_stream_fail(stream, (int)got);
+        fail(stream, (int)got, calls);
     return false;
 }
 
 static void
 receive_by_poll(struct gy_stream *stream)
 {
-    for (unsigned calls = 0; calls < GY_RECV_CALLS_PER_TURN; calls++) {
+    /* Equal by chance, once in 256 turns: then the callbacks that are ready go first for nothing.
+     */
+    unsigned calls = stream->read_turn == (uint8_t)stream->loop->turn;
+
+    for (; calls < GY_RECV_CALLS_PER_TURN; calls++) {
         if ((stream->flags & GY_STREAM_READABLE) == 0 || !gy_stream_may_deliver(stream))
             break;
-        if (!receive_once(stream, calls))
+        if (!gy_loop_may_read_on(stream->loop, calls) || !receive_once(stream, calls))
             break;
     }
 }

@@ -458,7 +458,7 @@ gy_stream_on_send(struct gy_loop *loop, struct gy_op *op, const struct gy_event 
         return;
     }
     if (stream->error != 0) {
-        gy_stream_queue_work(stream); /* the error waited for this op */
+        gy_stream_queue_error(stream); /* it waited for this op */
         return;
     }
     if (!gy_op_is_idle(op))

@@ -43,6 +43,16 @@ TRANSPORTS = {
         [("pause", 0), ("peer_send", 0, 10)],
         [("soon", 0), ("resume", 0)],
     ],
+    "what the first bytes scheduled, and more bytes": [
+        [("open", "tcp", False, True, False, [("data_received", 0, [("soon",)], None)])],
+        [("peer_send", 0, 5000)],
+    ],
+    "TLS: a reset behind data that is read in pieces": [
+        [("open", "tcp", False, True, False, [])],
+        [],
+        [("start_tls", 0, False)],
+        [("peer_send", 0, 5000), ("peer_reset", 0)],
+    ],
     "TLS: get_buffer is interrupted": [
         [("open", "tls", False, True, False, [("get_buffer", 1, [], ("raise", "interrupt"))])],
         [("peer_send", 0, 10)],

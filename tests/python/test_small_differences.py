@@ -66,33 +66,6 @@ def test_callbacks_without_a_pause_hold_up_the_kernel_for_some_turns(loop):
         loop.run_until_complete(asyncio.sleep(0))
 
 
-def test_a_stream_is_told_of_four_receives_in_a_turn(loop):
-    left, right = socket.socketpair()
-    told = 0
-    seen = []
-
-    class Small(asyncio.BufferedProtocol):
-        def get_buffer(self, sizehint):
-            return bytearray(1000)
-
-        def buffer_updated(self, nbytes):
-            nonlocal told
-            if told == 0:
-                loop.call_soon(lambda: seen.append(told))
-            told += 1
-
-    async def main():
-        transport, _ = await loop.create_connection(Small, sock=left)
-        while told < 10:
-            await asyncio.sleep(0)
-        transport.abort()
-
-    with right:
-        right.send(bytes(10_000))
-        loop.run_until_complete(asyncio.wait_for(main(), 5))
-    assert seen == [4]
-
-
 def test_nothing_with_a_descriptor_is_copied(loop):
     handle = loop.call_soon(print)
     left, right = socket.socketpair()
