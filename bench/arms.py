@@ -2,6 +2,7 @@
 
 gyre   uvloop   asyncio                 the loops
 c-epoll   c-uring                       the C echo servers, network cells only
+floor   floor@spin_us=50                less than any loop (bench/net/floor.c), network cells only
 aiofiles   anyio   threads   blocking   other ways to work with files, on asyncio; files cells only
 gyre@GYRE_BACKEND=epoll                 upper case: an environment variable
 gyre@busy_poll=50                       lower case: an argument of gyre.new_event_loop
@@ -17,7 +18,9 @@ from dataclasses import dataclass, field
 
 LOOPS = ("gyre", "uvloop", "asyncio")
 C_LIMITS = ("c-epoll", "c-uring")
+FLOOR = "floor"
 FILES = ("aiofiles", "anyio", "threads", "blocking")
+ALL = (*LOOPS, *C_LIMITS, FLOOR, *FILES)
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,22 @@ class Arm:
         return self.loop in C_LIMITS
 
     @property
+    def is_floor(self):
+        return self.loop == FLOOR
+
+    @property
+    def module(self):
+        """What its processes import."""
+        return "bench.net.floor" if self.is_floor else self.loop
+
+    @property
     def is_files(self):
         return self.loop in FILES
 
     @property
     def is_limit(self):
         """Shown beside the others, and not what gyre is judged against."""
-        return self.is_c or self.loop == "blocking"
+        return self.is_c or self.is_floor or self.loop == "blocking"
 
 
 def parse_value(text):
@@ -54,8 +66,8 @@ def parse_value(text):
 
 def parse_arm(spec):
     match = re.fullmatch(r"([a-z][a-z-]*)(?:#\d+)?(?:@(.+))?", spec)
-    if match is None or match[1] not in LOOPS + C_LIMITS + FILES:
-        names = ", ".join(LOOPS + C_LIMITS + FILES)
+    if match is None or match[1] not in ALL:
+        names = ", ".join(ALL)
         raise ValueError(f"{spec!r} is not an arm: it starts with one of {names}")
     environment, options = {}, {}
     for item in filter(None, (match[2] or "").split(",")):
@@ -66,8 +78,8 @@ def parse_arm(spec):
             environment[name] = value
         else:
             options[name] = parse_value(value)
-    if options and match[1] != "gyre":
-        raise ValueError(f"{spec!r}: only gyre's loop takes options")
+    if options and match[1] not in ("gyre", FLOOR):
+        raise ValueError(f"{spec!r}: only gyre's loop and the floor take options")
     return Arm(spec, match[1], environment, options)
 
 

@@ -3,12 +3,19 @@
     python -m bench.bounds bench/results/latest/results.json     the cells that miss a goal there
     python -m bench.bounds --only net.proto.c10.64B micro.task   these, if they belong to a goal
 
-Each cell is measured again, with a profiler attached (bench/profiles.py): gyre and what the goal is
-set against, in turn, in pairs. The bound is what gyre would reach if its own code and all of the C
-library's took no time, with the same system calls, the same Python and the same OpenSSL: whatever
-is then still missing is not the loop's to give. Prints a Markdown table; --output keeps the
-samples as JSON, and several such files make one table with --merge. With a results.json "reached"
-is its figure, which more repetitions stand behind, and that of the shorter run here is second.
+Each cell is measured again, gyre and what the goal is set against, in turn, in pairs, and for a
+profile with a profiler attached (bench/profiles.py). Two answers:
+
+The floor (bench/net/floor.c), in the same pairs, is a server that does nothing but call the
+program's Python: where it does not reach the goal either, no loop does. What is held together and
+what looks before it sleeps are kinds of it, of which the better counts.
+
+The bound is what gyre would reach if its own code and all of the C library's took no time, with the
+same system calls, the same Python and the same OpenSSL: whatever is then still missing is not the
+loop's to give. It is an estimate, and the only one where there is no floor.
+
+Prints a Markdown table; --output keeps the samples as JSON, and several such files make one table
+with --merge. With a results.json "reached" is its figure, and that of the run here is second.
 """
 
 import argparse
@@ -19,13 +26,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
-from bench import arms, build, cells, goals, machine, profiles, report, servers, stats
+from bench import (
+    arms,
+    build,
+    cells,
+    goals,
+    machine,
+    measure,
+    nursery,
+    profiles,
+    report,
+    servers,
+    stats,
+)
+from bench.net import floor
 
 GYRE, UVLOOP = "gyre", goals.UVLOOP
 C_SERVERS = ("c-epoll", "c-uring")
+FLOOR, LOOKING, TOGETHER = FLOORS = ("floor", "floor@spin_us=50", "floor@send=together")
+TOGETHER_BYTES_MAX = 4096  # what is larger is sent at once
 # A loop that costs nothing: these parts of the time are gone.
 REMOVABLE = (profiles.LOOP, profiles.LIBC)
 FULL_ENOUGH = 0.9  # utilisation from which on the CPU time is all of the time
+NOISE = 0.03  # gyre that far ahead of the floor does what the floor does not
+NET_PROFILES = 1  # samples with a profiler, where the figures come from others
+LIMIT_REPETITIONS = 3  # of the C servers, where no goal is against them
 
 
 # ---- arithmetic ----
@@ -67,7 +92,9 @@ class Row:
     cpu_us: tuple  # gyre's and the baseline's, per operation
     parts: tuple  # Counters of gyre's and the baseline's samples
     utilisation: float
-    here: float | None = None  # what the profiled run reached, if `reached` is of a longer one
+    here: float | None = None  # what the run here reached, if `reached` is of another one
+    floor: stats.Comparison | None = None  # in gyre's place, to the same baseline
+    of_floor: stats.Comparison | None = None  # gyre / floor
 
     @property
     def gone(self):
@@ -87,11 +114,28 @@ class Row:
         return self.goal.worst((self.c_server, self.reached)) == self.reached
 
     @property
+    def floor_is_evidence(self):
+        """It does not reach the goal, and is no slower than gyre."""
+        if self.floor is None or self.goal.holds(self.floor.ratio):
+            return False
+        ahead = 1 / self.of_floor.ratio if self.goal.at_most else self.of_floor.ratio
+        return ahead <= 1 + NOISE
+
+    @property
     def verdict(self):
         if self.goal.holds(self.reached):
             return "reached here"
         if self.here is not None and self.goal.holds(self.here):
-            return "reached in the run with the profile"
+            return "reached in the second run"
+        if self.floor_is_evidence:
+            return "out of reach: a loop that does nothing but call Python does not either"
+        if self.floor is not None and self.goal.holds(self.floor.ratio):
+            beyond = abs(self.floor.ratio / self.goal.needed - 1)
+            what = "cost" if self.goal.at_most else "rate"
+            return (
+                f"ours: the floor is {beyond:.0%} beyond the goal, gyre at "
+                f"{self.of_floor.ratio:.2f} of its {what}"
+            )
         if self.c_server_is_evidence:
             return "a C server without Python does not reach it"
         needed = share_to_go(self.goal, self.reached)
@@ -117,7 +161,17 @@ def profile_text(cpu_us, parts):
     return f"{cpu_us:.3g}: {', '.join([text, *more])}"
 
 
-HEADINGS = ("cell", "needed", "reached", "gyre", "baseline", "C server", "bound", "what that says")
+HEADINGS = (
+    "cell", "needed", "reached", "floor", "gyre / floor", "gyre", "baseline", "C server", "bound",
+    "what that says",
+)  # fmt: skip
+
+
+def spread(comparison):
+    """1.18 (1.06-1.30)"""
+    if comparison is None:
+        return "-"
+    return f"{comparison.ratio:.2f} ({comparison.low:.2f}-{comparison.high:.2f})"
 
 
 def table(rows):
@@ -129,7 +183,7 @@ def table(rows):
         texts = [profile_text(*each) for each in zip(row.cpu_us, row.parts, strict=True)]
         here = "" if row.here is None else f"; {row.here:.2f}"
         values = [f"`{row.name}`", f"{row.goal.needed:g}{against}", f"{row.reached:.2f}{here}"]
-        values += texts
+        values += [spread(row.floor), spread(row.of_floor), *texts]
         values += [limit, f"{row.bound:.2f}", row.verdict]
         lines.append("| " + " | ".join(values) + " |")
     return "\n".join(lines)
@@ -171,8 +225,19 @@ def with_figures(rows, figures):
     ]
 
 
+def floors_for(cell):
+    """The kinds of the floor that may be the best of a cell."""
+    if cell.family != "net" or floor.reason(cell.parameters):
+        return []
+    if cell.metric is not cells.RATE:
+        return [FLOOR]
+    if cell.parameters["connections"] == 1:
+        return [LOOKING]
+    return [FLOOR, TOGETHER] if cell.parameters["size"] <= TOGETHER_BYTES_MAX else [FLOOR]
+
+
 def arms_for(cell):
-    specs = [GYRE, UVLOOP]
+    specs = [GYRE, UVLOOP, *floors_for(cell)]
     if cell.c_limit:
         udp = cell.parameters.get("mode") == "udp"
         specs += C_SERVERS[:1] if udp else C_SERVERS
@@ -182,11 +247,56 @@ def arms_for(cell):
 # ---- measuring ----
 
 
-def take(cell, specs, repetitions, bench):
-    """{arm: {"figures": [one per repetition or None], "parts": Counter}}"""
+def new_samples(pairs):
+    """One per cell, with the goals that it belongs to."""
+    names = {}
+    for goal, cell in pairs:
+        names.setdefault(cell, []).append(goal.name)
+    return {
+        cell: {
+            "goals": names[cell],
+            "cell": cell.name,
+            "taken": {
+                spec: {"figures": [], "parts": collections.Counter()} for spec in arms_for(cell)
+            },
+        }
+        for cell in names
+    }
+
+
+def is_against_limit(sample):
+    return any(goal.name in sample["goals"] for goal in goals.GOALS if goal.against == goals.LIMIT)
+
+
+def pair_arms(sample, repetition):
+    """The arms of one repetition. The C servers are the ones that matter least."""
+    all_of_them = repetition < LIMIT_REPETITIONS or is_against_limit(sample)
+    return [spec for spec in sample["taken"] if all_of_them or spec not in C_SERVERS]
+
+
+def take_pairs(samples, repetitions, bench, done=lambda: None):
+    """Repetitions outside, cells inside: those of a cell are spread over the whole run."""
+    chosen = {cell: sample for cell, sample in samples.items() if cell.family == "net"}
+    for repetition in range(repetitions if chosen else 0):
+        print(f"pairs, {repetition + 1}/{repetitions}", file=sys.stderr)
+        with nursery.Nurseries() as nurseries:
+            for cell, sample in chosen.items():
+                specs = pair_arms(sample, repetition)
+                figures, errors = measure.repetition(cell, specs, repetition, (*bench, nurseries))
+                for spec, error in errors.items():
+                    print(f"{cell.name} {spec}: {error}", file=sys.stderr)
+                for spec, each in sample["taken"].items():
+                    each["figures"].append(figures.get(spec))
+        done()
+
+
+def take_profiles(cell, sample, repetitions, bench):
+    """Samples with a profiler. Where there are no pairs without one, the figures are theirs."""
     placement, settings = bench
     profile = profiles.BY_FAMILY[cell.family]
-    taken = {spec: {"figures": [], "parts": collections.Counter()} for spec in specs}
+    taken = sample["taken"]
+    shown = (GYRE, UVLOOP, *(C_SERVERS if is_against_limit(sample) else ()))
+    specs = [spec for spec in taken if spec in shown]
     for repetition in range(repetitions):
         for spec in specs if repetition % 2 == 0 else reversed(specs):
             try:
@@ -194,9 +304,21 @@ def take(cell, specs, repetitions, bench):
             except servers.MeasureError as error:
                 print(f"{cell.name} {spec}: {error}", file=sys.stderr)
                 figures, parts = None, {}
-            taken[spec]["figures"].append(figures)
+            if cell.family != "net":
+                taken[spec]["figures"].append(figures)
             taken[spec]["parts"].update(parts)
-    return taken
+
+
+def best_floor(column, higher_is_better):
+    """The name of the better kind, or None. Not the better of each repetition: that would be more
+    than any of them."""
+    medians = {
+        spec: stats.median(values)
+        for spec in FLOORS
+        if (values := [value for value in column.get(spec, ()) if value])
+    }
+    best = max if higher_is_better else min
+    return best(medians, key=medians.get, default=None)
 
 
 def row_of(goal, cell, taken):
@@ -207,7 +329,8 @@ def row_of(goal, cell, taken):
     limits = [column[spec] for spec in C_SERVERS if spec in column]
     limit = stats.best_of(limits, cell.metric.higher_is_better) if limits else []
     is_limit = goal.against == goals.LIMIT
-    reached = stats.compare(column[GYRE], limit if is_limit else column[UVLOOP], higher)
+    against = limit if is_limit else column[UVLOOP]
+    reached = stats.compare(column[GYRE], against, higher)
     if reached is None:
         return None
     c_server = None if is_limit else stats.compare(limit, column[UVLOOP], higher)
@@ -218,6 +341,7 @@ def row_of(goal, cell, taken):
             key=lambda spec: stats.median_of(taken[spec]["figures"], "rate") or 0,
         )
     both = [taken[GYRE], taken[baseline]]
+    lowest = column.get(best_floor(column, cell.metric.higher_is_better), [])
     return Row(
         goal,
         cell.name,
@@ -226,6 +350,8 @@ def row_of(goal, cell, taken):
         tuple(stats.median_of(each["figures"], "cpu_us") for each in both),
         tuple(collections.Counter(each["parts"]) for each in both),
         stats.median_of(taken[GYRE]["figures"], "utilisation"),
+        floor=stats.compare(lowest, against, higher),
+        of_floor=stats.compare(column[GYRE], lowest, higher),
     )
 
 
@@ -244,18 +370,21 @@ def rows_of(samples, every):
 def measured(pairs, args):
     placement = machine.Placement(args.server_core, args.client_core)
     settings = SimpleNamespace(warmup_s=args.warmup, duration_s=args.window, poll="busy")
-    by_cell = {}  # a cell may belong to several goals
-    for goal, cell in pairs:
-        by_cell.setdefault(cell, []).append(goal.name)
-    samples = []
+    bench = (placement, settings)
+    samples = new_samples(pairs)
+
+    def keep():  # what there is, should it be interrupted
+        if args.output:
+            args.output.write_text(json.dumps(list(samples.values())) + "\n")
+
     with machine.priority():
-        for number, (cell, names) in enumerate(by_cell.items(), 1):
-            print(f"{number}/{len(by_cell)} {cell.name}", file=sys.stderr)
-            taken = take(cell, arms_for(cell), args.reps, (placement, settings))
-            samples.append({"goals": names, "cell": cell.name, "taken": taken})
-            if args.output:  # what there is, should it be interrupted
-                args.output.write_text(json.dumps(samples) + "\n")
-    return samples
+        take_pairs(samples, args.reps, bench, keep)
+        for number, (cell, sample) in enumerate(samples.items(), 1):
+            print(f"profiles, {number}/{len(samples)} {cell.name}", file=sys.stderr)
+            count = NET_PROFILES if cell.family == "net" else args.profiles
+            take_profiles(cell, sample, count, bench)
+            keep()
+    return list(samples.values())
 
 
 def parse_arguments(argv=None):
@@ -264,9 +393,10 @@ def parse_arguments(argv=None):
     )
     parser.add_argument("results", nargs="?", type=Path, help="of a run of the benchmarks")
     parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="names or patterns")
-    parser.add_argument("--reps", type=int, default=3)
-    parser.add_argument("--warmup", type=float, default=0.1)
-    parser.add_argument("--window", type=float, default=0.5, help="seconds")
+    parser.add_argument("--reps", type=int, default=7, help="pairs of each network cell")
+    parser.add_argument("--profiles", type=int, default=3, help="pairs of each other cell")
+    parser.add_argument("--warmup", type=float, default=0.08)
+    parser.add_argument("--window", type=float, default=0.3, help="seconds")
     parser.add_argument("--server-core", type=int)
     parser.add_argument("--client-core", type=int)
     parser.add_argument("--output", type=Path, metavar="JSON", help="keeps the samples")
@@ -292,6 +422,7 @@ def main(argv=None):
             pairs = [pair for pair in pairs if (pair[0].name, pair[1].name) in figures]
         try:
             build.build("loadgen")
+            build.build_module("floor")
             samples = measured(pairs, args)
         except build.BuildError as error:
             sys.exit(str(error))

@@ -1,9 +1,11 @@
-"""Compiles the C programs of the network benchmarks with cc, when a source is newer."""
+"""Compiles the C programs of the network benchmarks with cc, when a source is newer, and the floor,
+which is a module of Python."""
 
 import os
 import shlex
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +43,8 @@ LIBRARIES = {
     "loadgen_tls": "libssl libcrypto",
 }
 PACKAGES = {"libssl libcrypto": "libssl-dev"}
+MODULES = {"floor": ("floor.c", "floor_flow.c", "floor_sends.c")}
+MODULE_FLAGS = ("-shared", "-fPIC", "-fvisibility=hidden")
 
 
 class BuildError(Exception):
@@ -70,15 +74,36 @@ def library_flags(name):
 def build(name):
     """The path of the program, compiled if need be."""
     sources = [SOURCES / source for source in PROGRAMS[name]]
-    target = OUTPUT / name
+    return compiled(OUTPUT / name, sources, lambda: flags_of(name))
+
+
+def flags_of(name):
+    """(for the compiler, libraries) of a program."""
+    libraries = library_flags(LIBRARIES[name]) if name in LIBRARIES else []
+    return DEFINES.get(name, ()), libraries
+
+
+def build_module(name):
+    """The path of the extension module for this Python, compiled if need be."""
+    target = OUTPUT / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
+    return compiled(target, [SOURCES / source for source in MODULES[name]], module_flags)
+
+
+def module_flags():
+    include = Path(sysconfig.get_path("include"))
+    if not (include / "Python.h").exists():
+        raise BuildError(f"{include} has no Python.h: on Debian, apt install python3-dev")
+    return (*MODULE_FLAGS, "-isystem", str(include)), library_flags("liburing")
+
+
+def compiled(target, sources, flags_and_libraries):
     newest = max(path.stat().st_mtime for path in [*SOURCES.glob("*.h"), *sources])
     if target.exists() and target.stat().st_mtime > newest:
         return target
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    libraries = library_flags(LIBRARIES[name]) if name in LIBRARIES else []
+    flags, libraries = flags_and_libraries()
     partial = target.with_suffix(f".{os.getpid()}")
-    flags = [*FLAGS, *DEFINES.get(name, ())]
-    command = [*compiler(), *flags, "-o", str(partial), *map(str, sources), *libraries]
+    command = [*compiler(), *FLAGS, *flags, "-o", str(partial), *map(str, sources), *libraries]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise BuildError(f"{shlex.join(command)}\n{result.stderr}")

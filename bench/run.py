@@ -36,6 +36,7 @@ from bench import (  # noqa: E402
     servers,
     stats,
 )
+from bench.net import floor  # noqa: E402
 
 DEFAULT_ARMS = ["gyre", "uvloop", "asyncio", "c-epoll", "c-uring"]
 # Without --arms, gyre's other backend is measured beside it: shown, neither won nor lost.
@@ -148,6 +149,8 @@ class Run:
         ]
 
     def takes_part(self, spec, cell):
+        if arms.parse_arm(spec).is_floor:
+            return cell.family == "net" and not floor.reason(cell.parameters)
         if spec in self.companions:
             return cell.kind in COMPANION_KINDS
         if cell.family == "files":
@@ -166,7 +169,7 @@ class Run:
     def traced_specs(self, cell):
         if not (self.settings.trace and cell.traced and cell.family == "net"):
             return []
-        python = [spec for spec in self.specs_for(cell) if not arms.parse_arm(spec).is_c]
+        python = [spec for spec in self.specs_for(cell) if not arms.parse_arm(spec).is_limit]
         return [spec for spec in python if spec not in self.companions]
 
     def cell_s(self, cell):
@@ -210,7 +213,7 @@ class Run:
         wanted = []
         for arm in map(arms.parse_arm, self.specs if "net" in families else ()):
             if not arm.is_c and not arm.is_files:
-                wanted.append(((servers.SERVER_MODULE, arm.loop), arm.environment))
+                wanted.append(((servers.SERVER_MODULE, arm.module), arm.environment))
         for family, module in (("micro", "bench.micro.paired"), ("files", "bench.files.paired")):
             if family in families:
                 wanted.append(((module, *measure.TOGETHER[module]), {}))
@@ -357,12 +360,15 @@ def cell_reason(cell):
 def machine_reason(spec, chosen):
     """Why an arm cannot take part, or None. Builds the C programs that are needed."""
     arm = arms.parse_arm(spec)
-    if not arm.is_c:
+    if not arm.is_c and not arm.is_floor:
         return arms.missing(arm)
-    if not any(cell.c_limit for cell in chosen):
+    if arm.is_c and not any(cell.c_limit for cell in chosen):
         return None
     try:
-        build.build(servers.LIMIT_PROGRAMS[arm.loop])
+        if arm.is_floor:
+            build.build_module("floor")
+        else:
+            build.build(servers.LIMIT_PROGRAMS[arm.loop])
     except build.BuildError as error:
         return str(error)
     return None

@@ -71,7 +71,7 @@ class Server:
         if program is None and self.nurseries is not None:
             read_end, write_end = os.pipe()
             with open(write_end, "wb", 0) as stdout:
-                modules = (SERVER_MODULE, self.arm.loop)
+                modules = (SERVER_MODULE, self.arm.module)
                 starter = self.nurseries.get(modules, self.arm.environment)
                 child = starter.start(SERVER_MODULE, arguments, core, stdout, errors)
             child.stdout = open(read_end, closefd=True)

@@ -1,6 +1,7 @@
 """The server of the network benchmarks, for every loop and every way to write one.
 
     python -m bench.net.server --loop uvloop --mode proto --size 1024
+    python -m bench.net.server --loop floor@spin_us=50 --mode streams
 
 Prints one JSON line with its port when it listens, serves until SIGTERM, then prints a second one
 with its own resource usage and the loop's counters as they were at each SIGUSR1. The listener
@@ -415,6 +416,19 @@ async def serve(args, arm):
     os._exit(0)
 
 
+def serve_floor(args, arm):
+    """Without a loop; a signal ends it."""
+    from bench.net import floor
+
+    if text := floor.reason(vars(args)):
+        sys.exit(text)
+    handlers = {"streams": STREAMS, "sock": SOCKS}.get(args.mode)
+    handler = handlers[args.role] if handlers else PROTOCOLS[args.mode, args.role]
+    listener = make_listener(args.unix)
+    say(first_line(args, arm, None, listener))
+    floor.serve(args.mode, handler, Settings(args), listener, **arm.options)
+
+
 def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--loop", default="gyre", help="an arm: gyre, uvloop, asyncio, gyre@...")
@@ -445,6 +459,8 @@ def main(argv=None):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     arm = arms.parse_arm(args.loop)
+    if arm.is_floor:
+        serve_floor(args, arm)
     arms.run(arm, serve(args, arm))
 
 

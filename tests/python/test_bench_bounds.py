@@ -30,6 +30,7 @@ COST = goals.Goal("churn", 0.75, ("net.churn",), kind=goals.COST, metric="cpu_us
         ("/x/gyre/_gyre.cpython-311-x86_64-linux-gnu.so", "look_until.lto_priv.0", profiles.LOOK),
         ("/x/uvloop/loop.cpython-311-x86_64-linux-gnu.so", "uv__read", profiles.LOOP),
         ("/x/build/bench/limit_epoll", "main", profiles.LOOP),
+        ("/x/build/bench/floor.cpython-311-x86_64-linux-gnu.so", "turn", profiles.LOOP),
         ("/lib/x86_64-linux-gnu/libc.so.6", "memmove", profiles.LIBC),
         ("/lib64/ld-linux-x86-64.so.2", "f", profiles.LIBC),
         ("/usr/lib/libcrypto.so.3", "aes", profiles.TLS),
@@ -102,6 +103,32 @@ def test_verdicts():
     assert row(COST, 0.8, 8, utilisation=0.5).gone == pytest.approx(0.08)
 
 
+def with_floor(goal, reached, floor, of_floor, **more):
+    found = row(goal, reached, 10, **more)
+    figures = [
+        bounds.stats.Comparison(each, 0.9 * each, 1.1 * each, 7) for each in (floor, of_floor)
+    ]
+    return dataclasses.replace(found, floor=figures[0], of_floor=figures[1])
+
+
+def test_verdicts_with_a_floor():
+    out = "out of reach: a loop that does nothing but call Python does not either"
+    assert with_floor(RATIO, 1.1, 1.14, 0.97).verdict == out
+    assert with_floor(RATIO, 1.1, 1.14, 1.03).verdict == out
+    assert with_floor(RATIO, 1.16, 1.14, 1.02).verdict == "reached here"
+    # gyre does something that the floor does not: then it is no floor
+    assert with_floor(RATIO, 1.1, 1.05, 1.05).verdict.startswith("ours: 4% of the time")
+    assert with_floor(RATIO, 1.1, 1.05, 1.05, c_server=1.1).verdict.startswith("a C server")
+    ours = "ours: the floor is 10% beyond the goal, gyre at 0.87 of its rate"
+    assert with_floor(RATIO, 1.1, 1.265, 0.87, c_server=1.1).verdict == ours
+    assert with_floor(COST, 0.85, 0.8, 1.06).verdict == out
+    assert with_floor(COST, 0.8, 0.85, 0.94).verdict.startswith("ours: 6% of the time")
+    ours = "ours: the floor is 20% beyond the goal, gyre at 1.40 of its cost"
+    assert with_floor(COST, 0.84, 0.6, 1.4).verdict == ours
+    text = bounds.table([with_floor(RATIO, 1.1, 1.14, 0.97), row(RATIO, 1.1, 10)])
+    assert "| 1.14 (1.03-1.25) | 0.97 (0.87-1.07) |" in text and "| - | - |" in text
+
+
 def taken(rates, parts):
     figures = [{"rate": rate, "cpu_us": 1e6 / rate, "utilisation": 1.0} for rate in rates]
     return {"figures": figures, "parts": parts}
@@ -131,6 +158,70 @@ def test_rows_of_kept_samples_pair_by_repetition():
     assert bounds.rows_of([sample], EVERY) == []
 
 
+def test_the_better_kind_of_the_floor_is_the_floor():
+    parts = {profiles.KERNEL: 90, profiles.LOOP: 10}
+    sample = {
+        "gyre": taken([110, 55, 220], parts),
+        "uvloop": taken([100, 50, 200], parts),
+        "floor": taken([120, 60, 239], parts),
+        "floor@send=together": taken([130, 10, 240], parts),
+    }
+    sample["floor"]["figures"][0] = None
+    goal = next(goal for goal in goals.GOALS if goal.name.endswith("10-100 x 64 B-1 KiB"))
+    cell = next(cell for cell in EVERY if cell.name == "net.proto.c10.1K")
+    found = bounds.row_of(goal, cell, sample)
+    assert found.floor.ratio == pytest.approx((60 / 50 + 239 / 200) / 2) and found.floor.pairs == 2
+    assert found.of_floor.ratio == pytest.approx((55 / 60 + 220 / 239) / 2)
+    churn = next(goal for goal in goals.GOALS if goal.name.startswith("churn"))
+    cell = next(cell for cell in EVERY if cell.name == "net.churn.proto.c20")
+    del sample["floor@send=together"]
+    found = bounds.row_of(churn, cell, sample)
+    assert found.floor.ratio == pytest.approx((50 / 60 + 200 / 239) / 2)
+    assert found.of_floor.ratio == pytest.approx((60 / 55 + 239 / 220) / 2)
+
+
+def test_which_kinds_of_the_floor_a_cell_has():
+    by_name = {cell.name: cell for cell in EVERY}
+    kinds = {
+        "net.proto.c1.64B": ["floor@spin_us=50"],
+        "net.proto.c100.1K": ["floor", "floor@send=together"],
+        "net.unix.proto.c100.16K": ["floor"],
+        "net.streams.c10.16K": ["floor"],
+        "net.sock.c10.1M": ["floor"],
+        "net.churn.proto.c20": ["floor"],
+        "net.churn.streams.c20": [],
+        "net.sink.proto.c4.64K": [],
+        "net.udp.echo.c10.200B": [],
+        "tls.proto.c10.1K": [],
+        "micro.task.queue": [],
+    }
+    assert {name: bounds.floors_for(by_name[name]) for name in kinds} == kinds
+
+
+def test_pairs_take_all_arms_in_turn(monkeypatch):
+    cell = next(cell for cell in EVERY if cell.name == "net.proto.c10.64B")
+    goal = next(goal for goal in goals.GOALS if goal.name.endswith("10-100 x 64 B-1 KiB"))
+    limit = next(goal for goal in goals.GOALS if goal.name == "TCP Protocol echo, 10-100")
+    asked = []
+
+    def repetition(cell, specs, number, bench):
+        asked.append((number, specs))
+        return {spec: {"rate": 1.0} for spec in specs if spec != "uvloop"}, {"uvloop": "gone"}
+
+    monkeypatch.setattr(bounds.measure, "repetition", repetition)
+    samples = bounds.new_samples([(goal, cell)])
+    bounds.take_pairs(samples, 4, ("placement", "settings"))
+    every = ["gyre", "uvloop", "floor", "floor@send=together", "c-epoll", "c-uring"]
+    assert asked == [(0, every), (1, every), (2, every), (3, every[:4])]
+    found = samples[cell]["taken"]
+    assert found["floor"]["figures"] == [{"rate": 1.0}] * 4
+    assert found["uvloop"]["figures"] == [None] * 4
+    assert found["c-epoll"]["figures"] == [{"rate": 1.0}] * 3 + [None]
+    asked.clear()
+    bounds.take_pairs(bounds.new_samples([(goal, cell), (limit, cell)]), 4, ("a", "b"))
+    assert [specs for _, specs in asked] == [every] * 4
+
+
 def test_cells_of_goals_that_a_profile_can_explain():
     names = [cell.name for cell in EVERY]
     pairs = bounds.wanted(EVERY, names)
@@ -157,5 +248,5 @@ def test_the_cells_that_a_run_missed():
     here = dataclasses.replace(row(queue, 2.1, 10), name="micro.task.queue")
     (shown,) = bounds.with_figures([here, row(RATIO, 1.0, 10)], figures)
     assert shown.reached == 1.5 and shown.bound == pytest.approx(1.5 / 0.9)
-    assert shown.verdict == "reached in the run with the profile"
+    assert shown.verdict == "reached in the second run"
     assert "| 1.50; 2.10 |" in bounds.table([shown])

@@ -32,6 +32,7 @@ from bench import (  # noqa: E402
 )
 from bench import run as runner  # noqa: E402
 from bench.micro import workloads  # noqa: E402
+from bench.net import floor  # noqa: E402
 
 LOADGEN_OK, LOADGEN_NETWORK, LOADGEN_CONTENT = 0, 3, 4
 
@@ -110,6 +111,9 @@ def test_arms():
     assert arm.options == {"busy_poll": 50}
     assert arms.parse_arm("asyncio#2").loop == "asyncio"
     assert arms.parse_arm("c-epoll").is_c
+    floor = arms.parse_arm("floor@spin_us=50,send=together")
+    assert floor.options == {"spin_us": 50, "send": "together"}
+    assert floor.is_limit and not floor.is_c and floor.module == "bench.net.floor"
     for wrong in ("trio", "gyre@", "gyre@busy_poll", "uvloop@busy_poll=1", ""):
         with pytest.raises(ValueError):
             arms.parse_arm(wrong)
@@ -217,6 +221,69 @@ def test_every_byte_comes_back(loadgen, program, connections, size, depth):
     in_flight = connections * depth
     assert abs(report["bytes_in"] / size - report["messages"]) <= in_flight + 1
     assert report["latency_us"]["count"] == report["messages"]
+
+
+@pytest.mark.parametrize("spec", ["floor", "floor@spin_us=50", "floor@send=together"])
+@pytest.mark.parametrize(
+    "mode, unix, connections, size, depth",
+    [
+        ("proto", False, 7, 64, 1),
+        ("proto", False, 3, 1000, 16),
+        ("proto", False, 2, 300_000, 2),
+        ("proto", True, 1, 2_000_000, 1),
+        ("buffered", False, 2, 300_000, 2),
+        ("buffered", True, 3, 1000, 16),
+        ("streams", False, 2, 300_000, 2),
+        ("streams", True, 3, 1000, 16),
+        ("sock", False, 3, 1000, 16),
+        ("sock", True, 1, 2_000_000, 1),
+    ],
+)
+def test_every_byte_comes_back_from_the_floor(loadgen, spec, mode, unix, connections, size, depth):
+    if "together" in spec and b"io_uring" in uring_refusal():
+        pytest.skip("no io_uring here")
+    with serving(spec, mode=mode, unix=unix, size=size) as server:
+        report = answer(
+            loadgen, *server.address(), "--connections", connections, "--size", size,
+            "--depth", depth, "--verify", "all", "--server-pid", server.process.pid,
+        )  # fmt: skip
+    assert report["messages"] > 0 and report["unserved"] == 0
+
+
+@pytest.mark.parametrize("spec", ["floor", "floor@send=together"])
+def test_two_writes_of_the_floor_keep_their_order(loadgen, spec):
+    if "together" in spec and b"io_uring" in uring_refusal():
+        pytest.skip("no io_uring here")
+    for size in (1000, 100_000):
+        with serving(spec, role="split", size=size) as server:
+            report = answer(
+                loadgen, *server.address(), "--connections", 3, "--size", size, "--verify", "all"
+            )
+        assert report["messages"] > 0
+
+
+def test_connections_of_the_floor_come_and_go(loadgen):
+    if b"io_uring" in uring_refusal():
+        pytest.skip("no io_uring here")
+    for mode in ("proto", "buffered", "streams"):
+        with serving("floor@send=together", mode=mode) as server:
+            options = ("--mode", "churn", "--connections", 5)
+            report = answer(loadgen, *server.address(), *options)
+            assert report["messages"] > 0
+            assert len(os.listdir(f"/proc/{server.process.pid}/fd")) < 20
+
+
+def test_the_floor_says_what_it_cannot_do():
+    with pytest.raises(servers.MeasureError, match="neither TLS nor UDP"):
+        serving("floor", mode="udp").__enter__()
+    with pytest.raises(servers.MeasureError, match="only echoes"):
+        serving("floor", role="sink", size=65536).__enter__()
+    assert floor.reason({"mode": "proto", "load": "idle"})
+    names = ["net.proto.c1.64B", "net.sink.proto.c4.64K"]
+    run = made_run(names, ("gyre", "floor", "c-epoll"), trace=True)
+    assert run.specs_for(run.cells[0]) == ["gyre", "floor", "c-epoll"]
+    assert run.specs_for(run.cells[1]) == ["gyre"]
+    assert run.traced_specs(run.cells[0]) == ["gyre"]
 
 
 @functools.cache
@@ -499,8 +566,9 @@ def test_cells_about_memory_run_all_arms_at_once(monkeypatch):
 # ---- nurseries ----
 
 
-def test_a_nursery_starts_servers(loadgen):
-    arm, placement = arms.parse_arm("asyncio"), machine.Placement()
+@pytest.mark.parametrize("spec", ["asyncio", "floor"])
+def test_a_nursery_starts_servers(loadgen, spec):
+    arm, placement = arms.parse_arm(spec), machine.Placement()
     pids = set()
     with nursery.Nurseries() as nurseries:
         for _ in range(2):
@@ -512,7 +580,7 @@ def test_a_nursery_starts_servers(loadgen):
                 report = answer(loadgen, *server.address(), "--server-pid", server.process.pid)
                 assert report["messages"] > 0
             assert server.process.poll() == 0
-            assert server.last["stats"] == []
+            assert server.last.get("stats", []) == []
         assert len(nurseries.made) == 1
     assert len(pids) == 2
 
