@@ -42,6 +42,7 @@ class LoopCore:
         send: str | None = None,
         busy_poll: float | None = None,
         udp_offload: bool = True,
+        heap_trim: bool = True,
     ) -> None: ...
     @classmethod
     def _own_methods(cls) -> None: ...

@@ -85,6 +85,8 @@ class Loop(
     udp_offload: datagrams of one size to one destination, sent in a row in one callback, leave as
     one system call (UDP_SEGMENT), and those of one sender arrive by one (UDP_GRO), where the kernel
     can; protocols see no difference.
+    heap_trim: what a burst of messages leaves in the C library's heap goes back to the system
+    (malloc_trim(3)) once the loop has had little to do for a tenth of a second; glibc only.
     Raises BackendError, with the cause and a remedy, where the backend is refused.
     """
 
@@ -96,6 +98,7 @@ class Loop(
         send: str | None = None,
         busy_poll: float | None = None,
         udp_offload: bool = True,
+        heap_trim: bool = True,
     ) -> None:
         self._signal_handlers = {}
         self._children = {}
@@ -109,6 +112,7 @@ class Loop(
             send=send,
             busy_poll=busy_poll,
             udp_offload=udp_offload,
+            heap_trim=heap_trim,
         )
         _Base.__init__(self)
 
@@ -185,8 +189,14 @@ def new_event_loop(
     send: str | None = None,
     busy_poll: float | None = None,
     udp_offload: bool = True,
+    heap_trim: bool = True,
 ) -> Loop:
     """A new gyre.Loop; the parameters are Loop's."""
     return Loop(
-        backend=backend, receive=receive, send=send, busy_poll=busy_poll, udp_offload=udp_offload
+        backend=backend,
+        receive=receive,
+        send=send,
+        busy_poll=busy_poll,
+        udp_offload=udp_offload,
+        heap_trim=heap_trim,
     )

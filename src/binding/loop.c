@@ -10,6 +10,7 @@
 #include "tcp.h"
 
 #include "../core/stream.h"
+#include "../core/sys.h"
 
 #include <string.h>
 
@@ -200,13 +201,14 @@ import_helpers(struct gpy_state *state)
 static int
 loop_init(struct gpy_loop *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"backend", "receive", "send", "busy_poll", "udp_offload", NULL};
+    static char *names[] = {"backend",     "receive",   "send", "busy_poll",
+                            "udp_offload", "heap_trim", NULL};
     PyObject *backend = NULL, *receive = NULL, *send = NULL, *busy_poll = NULL;
-    int udp_offload = 1;
+    int udp_offload = 1, heap_trim = 1;
     int64_t spin_ns;
     bool spin_always;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOOp:LoopCore", names, &backend, &receive,
-                                     &send, &busy_poll, &udp_offload))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOOpp:LoopCore", names, &backend, &receive,
+                                     &send, &busy_poll, &udp_offload, &heap_trim))
         return -1;
     self->udp_offload = udp_offload;
     if (self->core_ready || self->closed) {
@@ -217,6 +219,7 @@ loop_init(struct gpy_loop *self, PyObject *args, PyObject *kwargs)
         choose_busy_poll(busy_poll, &spin_ns, &spin_always) < 0 || create_core(self, backend) < 0)
         return -1;
     gy_spin_init(&self->core.spin, spin_ns, spin_always);
+    gy_heap_init(&self->core.heap, heap_trim && gy_sys_trims_heap());
     self->core.ring_sends = self->send_policy == GPY_SEND_BATCHED;
     self->core.hold.wanted = self->send_policy == GPY_SEND_ADAPTIVE;
     return find_overrides(self);
@@ -498,6 +501,7 @@ loop_stats(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
         {"spins", core->spin.looks},
         {"spins_found", core->spin.found},
         {"spin_ns", core->spin.spent_ns},
+        {"heap_trims", core->heap.trims},
         {"ops_submitted", core->counters.ops_submitted},
         {"ops_landed", core->counters.ops_landed},
         {"ops_in_flight", core->inflight},

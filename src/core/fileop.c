@@ -100,6 +100,8 @@ finish(struct gy_fileop *op, int32_t res)
 {
     if (GY_UNLIKELY(op->cancelled))
         res = drop_descriptor(op, res);
+    if (res > 0) /* bytes; the number of a descriptor does no harm */
+        op->loop->heap.other_bytes += (uint64_t)res;
     op->host->done(op, res); /* may free op */
 }
 

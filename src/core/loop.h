@@ -20,6 +20,7 @@
 
 #include "bufgroup.h"
 #include "forkmark.h"
+#include "heap.h"
 #include "hold.h"
 #include "op.h"
 #include "ring.h"
@@ -93,6 +94,7 @@ struct gy_loop {
     struct gy_spin spin;   /* the embedder sets it: gy_spin_init(); at first it never looks */
     int64_t look_ns;       /* how long this wait looks before it sleeps                    */
     int64_t wait_began_ns; /* 0: not measured                                              */
+    struct gy_heap heap;   /* the embedder sets it: gy_heap_init(); at first not wanted    */
     struct gy_bufgroup buffers;
     struct gy_list fixed; /* struct gy_fixed: memory registered with the ring          */
     void *scratch;        /* GY_RECV_BYTES_MAX bytes, allocated at first use       */

@@ -30,6 +30,7 @@ gy_loop_init(struct gy_loop *loop, const struct gy_ring_options *options,
     gy_list_init(&loop->bursts);
     gy_list_init(&loop->short_reads);
     loop->mark_due_ns = GY_NS_NEVER;
+    gy_heap_init(&loop->heap, false);
     gy_list_init(&loop->work);
     gy_list_init(&loop->failed);
     gy_list_init(&loop->resumed);

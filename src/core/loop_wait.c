@@ -7,6 +7,7 @@
 #include "loop_internal.h"
 #include "probe.h"
 #include "stream.h"
+#include "sys.h"
 
 #include <errno.h>
 
@@ -104,9 +105,43 @@ sleep_until(struct gy_loop *loop, int64_t deadline_ns)
     return ring->ops->enter(ring, wait_ns);
 }
 
+static uint64_t
+moved_bytes(const struct gy_loop *loop)
+{
+    const struct gy_loop_counters *counters = &loop->counters;
+    return counters->bytes_in + counters->bytes_out + loop->heap.other_bytes +
+           loop->ring->counters.events * GY_HEAP_EVENT_BYTES;
+}
+
+static GY_COLD void
+look_at_heap(struct gy_loop *loop, int64_t now_ns)
+{
+    struct gy_heap *heap = &loop->heap;
+    uint64_t bytes = gy_sys_resident_bytes();
+    uint64_t left;
+    int64_t trimmed_ns;
+    if (!gy_heap_measured(heap, now_ns, moved_bytes(loop), bytes))
+        return;
+    gy_sys_trim_heap();
+    trimmed_ns = gy_loop_now_ns(loop);
+    left = gy_sys_resident_bytes();
+    gy_heap_trimmed(heap, trimmed_ns, trimmed_ns - now_ns, left != 0 ? left : bytes);
+}
+
+/* Until when to sleep at most, because of the heap. */
+static __attribute__((noinline)) int64_t
+heap_deadline(struct gy_loop *loop, uint64_t moved)
+{
+    int64_t now_ns = loop->wait_began_ns != 0 ? loop->wait_began_ns : gy_loop_now_ns(loop);
+    if (gy_heap_step(&loop->heap, now_ns, moved) == GY_HEAP_LOOK)
+        look_at_heap(loop, now_ns);
+    return loop->heap.due_ns;
+}
+
 int
 gy_loop_wait(struct gy_loop *loop, int64_t deadline_ns)
 {
+    uint64_t moved;
     int err;
     if (GY_UNLIKELY(gy_loop_forked(loop)))
         return -ECHILD;
@@ -114,6 +149,11 @@ gy_loop_wait(struct gy_loop *loop, int64_t deadline_ns)
         deadline_ns = loop->mark_due_ns;
     if (GY_UNLIKELY(gy_loop_has_work(loop))) /* the preparation found some */
         deadline_ns = 0;
+    moved = moved_bytes(loop);
+    if (GY_UNLIKELY(gy_heap_stirs(&loop->heap, moved)) && deadline_ns > 0) {
+        int64_t heap_ns = heap_deadline(loop, moved);
+        deadline_ns = heap_ns < deadline_ns ? heap_ns : deadline_ns;
+    }
     if (GY_UNLIKELY(loop->sqe_shortage)) {
         /* Perhaps the wakeup itself is not armed: look again soon. */
         (void)gy_wakeup_fall_asleep(&loop->wakeup);

@@ -94,6 +94,16 @@ step(struct gy_sockop *op)
     return -EINVAL;
 }
 
+/* What streams and datagrams moved, their counters know. */
+static ssize_t
+counted_step(struct gy_sockop *op)
+{
+    ssize_t result = step(op);
+    if (result > 0 && op->kind != GY_SOCK_ACCEPT)
+        op->loop->heap.other_bytes += (uint64_t)result;
+    return result;
+}
+
 static void
 wait_ready(struct gy_sockop *op)
 {
@@ -117,7 +127,7 @@ on_ready(struct gy_poll *poll, int res)
     else if (op->host->memory != NULL && !op->host->memory(op))
         result = -ENOMEM;
     else
-        result = step(op);
+        result = counted_step(op);
     if (result == -EAGAIN)
         wait_ready(op);
     else
@@ -148,7 +158,7 @@ begin(struct gy_sockop *op, enum gy_sockop_kind kind, int fd, void *buf, size_t 
 static ssize_t
 try_or_wait(struct gy_sockop *op)
 {
-    ssize_t result = step(op);
+    ssize_t result = counted_step(op);
 
     if (result != -EAGAIN)
         return result;

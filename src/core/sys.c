@@ -8,10 +8,14 @@
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <linux/time_types.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -358,6 +362,44 @@ gy_free(void *memory)
 {
     free(memory);
 }
+
+uint64_t
+gy_sys_resident_bytes(void)
+{
+    char text[128]; /* pages: in all, resident, ... */
+    ssize_t len = gy_sys_read_file("/proc/self/statm", text, sizeof text - 1);
+    char *resident;
+    if (len <= 0)
+        return 0;
+    text[len] = '\0';
+    resident = strchr(text, ' ');
+    return resident ? strtoull(resident, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+#ifdef __GLIBC__
+void
+gy_sys_trim_heap(void)
+{
+    (void)malloc_trim(0);
+}
+
+bool
+gy_sys_trims_heap(void)
+{
+    return true;
+}
+#else
+void
+gy_sys_trim_heap(void)
+{
+}
+
+bool
+gy_sys_trims_heap(void)
+{
+    return false;
+}
+#endif
 
 static void *
 map_advised(size_t bytes, int advice)

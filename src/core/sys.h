@@ -62,6 +62,11 @@ uint64_t gy_sys_thread_id(void);
 void *gy_alloc(size_t bytes); /* zeroed */
 void *gy_realloc(void *memory, size_t bytes);
 void gy_free(void *memory);
+/* The resident memory of the process; 0 if /proc does not tell. */
+uint64_t gy_sys_resident_bytes(void);
+/* Gives back to the system what is free in the C library's heap, all of it; may take a while. */
+void gy_sys_trim_heap(void);
+bool gy_sys_trims_heap(void); /* is there such a call */
 /* Whole pages, zeroed, private; the child of a fork does not inherit them (MADV_DONTFORK), so a
  * forked child must not unmap them: the addresses may be another mapping by then. */
 void *gy_map(size_t bytes);

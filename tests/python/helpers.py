@@ -63,10 +63,10 @@ def in_child(function, timeout=20):
     assert status == 0, f"the child ended with status {status}:\n{text}"
 
 
-def script(code, *, timeout=40, flags=(), **environment):
+def script(code, *, timeout=40, flags=(), arguments=(), **environment):
     """Runs a program of its own; the finished process."""
     return subprocess.run(
-        [sys.executable, *flags, "-c", textwrap.dedent(code)],
+        [sys.executable, *flags, "-c", textwrap.dedent(code), *arguments],
         env=os.environ | environment,
         capture_output=True,
         text=True,
