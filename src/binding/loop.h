@@ -17,6 +17,8 @@ enum { GPY_FILE_SPARES = 2 };
 /* How streams send: send= of the loop, the default first. */
 enum gpy_send_policy { GPY_SEND_ADAPTIVE, GPY_SEND_IMMEDIATE, GPY_SEND_BATCHED };
 
+struct gpy_ssl;
+
 struct gpy_loop {
     PyObject_HEAD
     struct gpy_state *state; /* borrowed: the type keeps the module alive */
@@ -55,9 +57,10 @@ struct gpy_loop {
     struct gy_list members;          /* struct gpy_loop_member: open transports and listeners     */
     struct gpy_transport **transport_table; /* indexed by descriptor; transport.c */
     uint32_t transport_capacity;
-    char *ssl_scratch;    /* ciphertext on its way out (ssl_write.c), or NULL */
-    uint64_t file_turn;   /* the turn of the loop in which file_inline counts       */
-    uint32_t file_inline; /* file operations that ended without waiting; file.c     */
+    char *ssl_scratch;          /* ciphertext on its way out (ssl_write.c), or NULL */
+    struct gpy_ssl *ssl_holder; /* whose it is at the moment, or NULL */
+    uint64_t file_turn;         /* the turn of the loop in which file_inline counts       */
+    uint32_t file_inline;       /* file operations that ended without waiting; file.c     */
     PyObject *file_spares[GPY_FILE_SPARES]; /* large bytes that were read last; file_calls.c */
 };
 

@@ -89,6 +89,8 @@ gpy_ssl_feed(struct gpy_ssl *self, struct gpy_transport *base, const char *data,
         rc = GY_LIKELY(self->phase == GPY_SSL_WRAPPED) ? gpy_ssl_read(self, data, len)
                                                        : feed_otherwise(self, data, len);
         self->feeding = false;
+        if (GY_UNLIKELY(gpy_ssl_close_pipe(self) < 0))
+            rc = -1;
     }
     rc |= gpy_protocol_leave(base->loop, base->context, &frame, (PyObject *)self,
                              self->state->str_buffer_updated);
@@ -128,7 +130,11 @@ set_phase(struct gpy_ssl *self, PyObject *value, void *Py_UNUSED(closure))
 static void
 let_go(struct gpy_ssl *self)
 {
-    self->ssl = self->rbio = self->wbio = NULL;
+    if (gpy_ssl_close_pipe(self) < 0)
+        PyErr_Clear();
+    if (self->ssl != NULL)
+        gpy_ssl_pipe_detach(&self->pipe, self->ssl);
+    self->ssl = NULL;
     Py_CLEAR(self->ssl_socket);
 }
 
@@ -147,9 +153,7 @@ set_ssl_object(struct gpy_ssl *self, PyObject *value, void *Py_UNUSED(closure))
         return -1;
     self->ssl_socket = socket;
     self->ssl = self->lib ? gpy_openssl_take(self->lib, socket) : NULL;
-    self->rbio = self->ssl ? self->lib->SSL_get_rbio(self->ssl) : NULL;
-    self->wbio = self->ssl ? self->lib->SSL_get_wbio(self->ssl) : NULL;
-    if (self->rbio == NULL || self->wbio == NULL)
+    if (self->ssl != NULL && gpy_ssl_pipe_attach(&self->pipe, self->lib, self->ssl) < 0)
         self->ssl = NULL;
     return 0;
 }

@@ -5,18 +5,18 @@
  * the version that runs: handshake, shutdown, time limits, state machine, messages.  SSLCore owns
  * the fields that both read and overrides what runs per packet:
  *   bytes in   the stream transport hands ciphertext over without a Python object (gpy_ssl_feed);
- *              it goes into OpenSSL's memory BIO in small steps and is decrypted straight into the
- *              bytes object, or the protocol's buffer, that the application gets
- *   bytes out  records are made in the memory BIO and leave from there by send(2); only what the
- *              socket does not take becomes an object
- * Each override handles the common case and otherwise calls asyncio's method.  Where OpenSSL cannot
- * be called directly (ssl_openssl.h) `ssl` is NULL, and _ssl's methods are called (ssl_engine.h).
+ *              OpenSSL reads it where it lies (ssl_pipe.h), and it is decrypted straight into the
+ * bytes object, or the protocol's buffer, that the application gets bytes out  records are made in
+ * memory of the loop's and leave from there by send(2); only what the socket does not take becomes
+ * an object Each override handles the common case and otherwise calls asyncio's method.  Where
+ * OpenSSL cannot be called directly (ssl_openssl.h) `ssl` is NULL, and _ssl's methods are called
+ * (ssl_engine.h).
  *
  * Owner: Python references.  Thread: the loop's. */
 #ifndef GPY_SSL_H
 #define GPY_SSL_H
 
-#include "ssl_openssl.h"
+#include "ssl_pipe.h"
 #include "stream_transport.h"
 
 /* One step of records: so much plaintext is encrypted before it leaves, and the memory BIOs never
@@ -49,11 +49,9 @@ struct gpy_ssl {
     struct gpy_state *state;
     const struct gpy_openssl *lib;
     void *ssl;            /* SSL*, alive as long as ssl_socket is; NULL: by calls (ssl_engine.h) */
-    void *rbio;           /* ssl's: ciphertext in  */
-    void *wbio;           /* ssl's: ciphertext out */
     PyObject *ssl_object; /* _sslobj: ssl.SSLObject                         */
     PyObject *ssl_socket; /* its _ssl._SSLSocket; NULL: all is asyncio's    */
-    PyObject *incoming;   /* _incoming: ssl.MemoryBIO, rbio behind it        */
+    PyObject *incoming;   /* _incoming: ssl.MemoryBIO,                       */
     PyObject *outgoing;   /* _outgoing                                      */
     PyObject *loop;       /* _loop                                          */
     PyObject *transport;  /* _transport: below us                           */
@@ -69,7 +67,9 @@ struct gpy_ssl {
     Py_ssize_t outgoing_high;
     Py_ssize_t outgoing_low;
     struct gpy_ssl_frame frame;
-    uint8_t phase; /* enum gpy_ssl_phase, of phase_name */
+    struct gpy_ssl_pipe pipe;      /* of ssl                                                */
+    struct gpy_loop *scratch_loop; /* whose scratch memory pipe.out is, or NULL             */
+    uint8_t phase;                 /* enum gpy_ssl_phase, of phase_name */
     char app_is_buffer;
     char app_reading_paused;
     char app_writing_paused;
@@ -94,11 +94,19 @@ int gpy_ssl_read(struct gpy_ssl *self, const char *data, size_t len);
 /* ssl_write.c */
 PyObject *gpy_ssl_write(struct gpy_ssl *self, PyObject *data); /* bytes-like, not empty */
 PyObject *gpy_ssl_write_appdata(struct gpy_ssl *self, PyObject *list);
-/* Sends what is in wbio, unless the transport below wants a pause; may call the application.
+/* Sends the records that wait, unless the transport below wants a pause; may call the application.
  * 0 or -1. */
 int gpy_ssl_process_outgoing(struct gpy_ssl *self);
 /* The same without a look at the water marks. */
 int gpy_ssl_drain(struct gpy_ssl *self);
+/* Gives the loop's scratch memory back; what is still there waits in the MemoryBIO.  0, or -1 with
+ * MemoryError: it is lost. */
+int gpy_ssl_close_pipe_slow(struct gpy_ssl *self);
+static inline int
+gpy_ssl_close_pipe(struct gpy_ssl *self)
+{
+    return self->scratch_loop != NULL ? gpy_ssl_close_pipe_slow(self) : 0;
+}
 Py_ssize_t gpy_ssl_write_buffer_size(struct gpy_ssl *self);
 
 /* asyncio's own method, for what is rare.  New reference or NULL. */

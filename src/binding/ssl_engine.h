@@ -30,14 +30,14 @@ enum gpy_ssl_pull gpy_ssl_calls_pull(struct gpy_ssl *self, char *into, size_t ro
 static inline size_t
 gpy_ssl_incoming(struct gpy_ssl *self)
 {
-    return GY_LIKELY(self->ssl != NULL) ? self->lib->BIO_ctrl_pending(self->rbio)
+    return GY_LIKELY(self->ssl != NULL) ? gpy_ssl_pipe_incoming(&self->pipe)
                                         : gpy_ssl_calls_pending(self, self->incoming);
 }
 
 static inline size_t
 gpy_ssl_outgoing(struct gpy_ssl *self)
 {
-    return GY_LIKELY(self->ssl != NULL) ? self->lib->BIO_ctrl_pending(self->wbio)
+    return GY_LIKELY(self->ssl != NULL) ? gpy_ssl_pipe_outgoing(&self->pipe)
                                         : gpy_ssl_calls_pending(self, self->outgoing);
 }
 
@@ -57,17 +57,18 @@ gpy_ssl_put(struct gpy_ssl *self, const char *data, size_t len)
 {
     if (GY_UNLIKELY(self->ssl == NULL))
         return gpy_ssl_calls_put(self, data, len);
-    if (GY_LIKELY(self->lib->BIO_write(self->rbio, data, (int)len) == (int)len))
+    self->pipe.stored = true;
+    if (GY_LIKELY(self->lib->BIO_write(self->pipe.incoming, data, (int)len) == (int)len))
         return 0;
     (void)PyErr_NoMemory();
     return -1;
 }
 
-/* Ciphertext out of the BIO, which has some: how many bytes, or -1. */
+/* Ciphertext out of the MemoryBIO, which has some: how many bytes, or -1. */
 static inline int
 gpy_ssl_take(struct gpy_ssl *self, char *into, size_t room)
 {
-    return GY_LIKELY(self->ssl != NULL) ? self->lib->BIO_read(self->wbio, into, (int)room)
+    return GY_LIKELY(self->ssl != NULL) ? self->lib->BIO_read(self->pipe.outgoing, into, (int)room)
                                         : gpy_ssl_calls_take(self, into, room);
 }
 

@@ -4,6 +4,8 @@
  * The hooks stay registered for the life of the process, as the extension stays loaded. */
 #include "ssl_openssl.h"
 
+#include "ssl_pipe.h"
+
 #include "../core/base.h"
 
 #include <dlfcn.h>
@@ -11,11 +13,16 @@
 #include <string.h>
 
 enum { CLASS_SSL = 0 /* CRYPTO_EX_INDEX_SSL */, APP_DATA = 0 /* SSL_get_app_data() */ };
+enum { SOURCE_SINK = 0x0400 /* BIO_TYPE_SOURCE_SINK */ };
 
 typedef void ex_hook(void *parent, void *ptr, void *data, int index, long argl, void *argp);
 typedef int ex_new_index(int class_index, long argl, void *argp, ex_hook *on_new, void *on_dup,
                          ex_hook *on_free);
 typedef const char *version_text(int what);
+typedef int bio_new_index(void);
+typedef void *bio_meth_new(int type, const char *name);
+typedef void any_function(void);
+typedef int bio_meth_set(void *method, any_function *function);
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static bool searched;
@@ -72,9 +79,33 @@ find_all(void *handle)
 #define FIND(name) find(handle, #name, &library.name)
     return FIND(SSL_read_ex) && FIND(SSL_write_ex) && FIND(SSL_pending) && FIND(SSL_get_error) &&
            FIND(SSL_get_ex_data) && FIND(SSL_get_rbio) && FIND(SSL_get_wbio) && FIND(BIO_write) &&
-           FIND(BIO_read) && FIND(BIO_ctrl_pending) && FIND(ERR_peek_error) &&
-           FIND(ERR_clear_error);
+           FIND(BIO_read) && FIND(BIO_ctrl_pending) && FIND(BIO_ctrl) && FIND(BIO_new) &&
+           FIND(BIO_free) && FIND(BIO_up_ref) && FIND(BIO_set_init) && FIND(BIO_set_data) &&
+           FIND(BIO_get_data) && FIND(BIO_set_flags) && FIND(BIO_clear_flags) &&
+           FIND(BIO_test_flags) && FIND(SSL_set0_rbio) && FIND(SSL_set0_wbio) &&
+           FIND(ERR_peek_error) && FIND(ERR_clear_error);
 #undef FIND
+}
+
+/* The kind of BIO that a pipe is.  It stays for the life of the process. */
+static bool
+make_pipe_method(void *handle)
+{
+    bio_new_index *new_index;
+    bio_meth_new *meth_new;
+    bio_meth_set *set_read, *set_write, *set_ctrl;
+    if (!find(handle, "BIO_get_new_index", &new_index) ||
+        !find(handle, "BIO_meth_new", &meth_new) ||
+        !find(handle, "BIO_meth_set_read_ex", &set_read) ||
+        !find(handle, "BIO_meth_set_write_ex", &set_write) ||
+        !find(handle, "BIO_meth_set_ctrl", &set_ctrl))
+        return false;
+    int index = new_index();
+    library.pipe_method = index > 0 ? meth_new(index | SOURCE_SINK, "gyre") : NULL;
+    return library.pipe_method != NULL &&
+           set_read(library.pipe_method, (any_function *)gpy_ssl_pipe_read) == 1 &&
+           set_write(library.pipe_method, (any_function *)gpy_ssl_pipe_write) == 1 &&
+           set_ctrl(library.pipe_method, (any_function *)gpy_ssl_pipe_ctrl) == 1;
 }
 
 static bool
@@ -89,7 +120,8 @@ open_library(const char *module_file, const char *version)
         return false;
     /* The handle is kept: the module stays loaded anyway. */
     return find(handle, "OpenSSL_version", &text) && strcmp(text(0), version) == 0 &&
-           find_all(handle) && find(handle, "CRYPTO_get_ex_new_index", &new_index) &&
+           find_all(handle) && make_pipe_method(handle) &&
+           find(handle, "CRYPTO_get_ex_new_index", &new_index) &&
            new_index(CLASS_SSL, 0, NULL, on_new, NULL, on_free) >= 0;
 }
 
@@ -103,4 +135,10 @@ gpy_openssl_find(const char *module_file, const char *version)
     }
     pthread_mutex_unlock(&lock);
     return usable ? &library : NULL;
+}
+
+void *
+gpy_openssl_bio_data(void *bio)
+{
+    return library.BIO_get_data(bio);
 }

@@ -31,8 +31,21 @@ struct gpy_openssl {
     int (*BIO_write)(void *bio, const void *data, int len);
     int (*BIO_read)(void *bio, void *into, int len);
     size_t (*BIO_ctrl_pending)(void *bio);
+    long (*BIO_ctrl)(void *bio, int command, long number, void *pointer);
+    void *(*BIO_new)(const void *method);
+    int (*BIO_free)(void *bio);
+    int (*BIO_up_ref)(void *bio);
+    void (*BIO_set_init)(void *bio, int init);
+    void (*BIO_set_data)(void *bio, void *data);
+    void *(*BIO_get_data)(void *bio);
+    void (*BIO_set_flags)(void *bio, int flags);
+    void (*BIO_clear_flags)(void *bio, int flags);
+    int (*BIO_test_flags)(const void *bio, int flags);
+    void (*SSL_set0_rbio)(void *ssl, void *bio);
+    void (*SSL_set0_wbio)(void *ssl, void *bio);
     unsigned long (*ERR_peek_error)(void);
     void (*ERR_clear_error)(void);
+    void *pipe_method; /* ssl_pipe.c's, for BIO_new() */
 };
 
 /* The library behind the module in this file (NULL: built into the interpreter), whose version must
@@ -43,5 +56,7 @@ const struct gpy_openssl *gpy_openssl_find(const char *module_file, const char *
 void gpy_openssl_watch(void);
 /* The one that was noted, if `owner` is its application data; NULL otherwise.  Ends the watch. */
 void *gpy_openssl_take(const struct gpy_openssl *lib, const PyObject *owner);
+/* BIO_get_data(), for the functions of a BIO of ours. */
+void *gpy_openssl_bio_data(void *bio);
 
 #endif

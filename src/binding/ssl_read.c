@@ -2,10 +2,10 @@
  *
  * As there, everything that one call brings is decrypted first and delivered by one
  * data_received(); nothing is delivered of a batch in which OpenSSL found an error.  Ciphertext
- * goes into the BIO in steps of GPY_SSL_FEED_BYTES, so that the BIO stays small. Thread: the
- * loop's.  Invariants: no user code runs while a step is under way (except callbacks of the
- * SSLContext, which cannot reach this connection's records); self->ssl_socket is asked again after
- * each call into the application. */
+ * is read where it lies; behind what waits in the BIO it goes there too, in steps of
+ * GPY_SSL_FEED_BYTES, so that the BIO stays small.  Thread: the loop's.  Invariants: no user code
+ * runs while a step is under way (except callbacks of the SSLContext, which cannot reach this
+ * connection's records); self->ssl_socket is asked again after each call into the application. */
 #include "ssl_engine.h"
 
 #include "pycompat.h"
@@ -29,7 +29,14 @@ struct feed {
 static int
 feed_step(struct gpy_ssl *self, struct feed *feed, size_t limit)
 {
+    struct gpy_ssl_pipe *pipe = &self->pipe;
     size_t part = feed->len < limit ? feed->len : limit;
+    if (GY_LIKELY(self->ssl != NULL && !pipe->stored && pipe->in_bytes == 0)) {
+        pipe->in = feed->data; /* read from where it lies */
+        pipe->in_bytes = feed->len;
+        feed->len = 0;
+        return 0;
+    }
     if (part != 0 && gpy_ssl_put(self, feed->data, part) < 0)
         return -1;
     feed->data += part;
@@ -40,17 +47,26 @@ feed_step(struct gpy_ssl *self, struct feed *feed, size_t limit)
 static int
 feed_rest(struct gpy_ssl *self, struct feed *feed)
 {
-    int rc = 0;
-    while (rc == 0 && feed->len != 0)
-        rc = feed_step(self, feed, INT_MAX);
-    return rc;
+    if (GY_UNLIKELY(gpy_ssl_pipe_keep_in(&self->pipe) < 0)) {
+        (void)PyErr_NoMemory();
+        return -1;
+    }
+    while (feed->len != 0) {
+        size_t part = feed->len < INT_MAX ? feed->len : INT_MAX;
+        if (gpy_ssl_put(self, feed->data, part) < 0)
+            return -1;
+        feed->data += part;
+        feed->len -= part;
+    }
+    return 0;
 }
 
-/* Something that read() has not looked at: without it one call less finds nothing. */
+/* Something that read(), which has filled `room` up to what is left of it, has not looked at:
+ * without it one call less finds nothing.  Where room is left the record had no more. */
 static bool
-more_to_pull(struct gpy_ssl *self)
+more_to_pull(struct gpy_ssl *self, size_t room_left)
 {
-    return gpy_ssl_incoming(self) != 0 || gpy_ssl_buffered(self) != 0;
+    return gpy_ssl_incoming(self) != 0 || (room_left == 0 && gpy_ssl_buffered(self) != 0);
 }
 
 /* ---- data_received() ----------------------------------------------------------------------------
@@ -139,7 +155,7 @@ pull_all(struct gpy_ssl *self, struct feed *feed, struct batch *batch)
             return GPY_SSL_PULL_ERROR;
         do {
             what = pull_one(self, batch);
-            if (what == GPY_SSL_PULL_DATA && !more_to_pull(self))
+            if (what == GPY_SSL_PULL_DATA && !more_to_pull(self, batch->room - batch->have))
                 what = GPY_SSL_PULL_AGAIN;
         } while (what == GPY_SSL_PULL_DATA);
     } while (what == GPY_SSL_PULL_AGAIN && feed->len != 0);
@@ -221,7 +237,7 @@ pull_into(struct gpy_ssl *self, struct feed *feed, const Py_buffer *view, size_t
             what = gpy_ssl_pull(self, (char *)view->buf + have, room - have, &got);
             if (what == GPY_SSL_PULL_DATA)
                 have += got;
-            if (what == GPY_SSL_PULL_DATA && have < room && !more_to_pull(self))
+            if (what == GPY_SSL_PULL_DATA && have < room && !more_to_pull(self, room - have))
                 what = GPY_SSL_PULL_AGAIN;
         } while (what == GPY_SSL_PULL_DATA && have < room);
     } while (what == GPY_SSL_PULL_AGAIN && feed->len != 0);
@@ -335,7 +351,12 @@ int
 gpy_ssl_read(struct gpy_ssl *self, const char *data, size_t len)
 {
     struct feed feed = {data, len, gpy_ssl_frame_walk(&self->frame, data, len)};
+    if (GY_LIKELY(self->ssl != NULL)) {
+        self->pipe.stored = true; /* until we have looked */
+        (void)gpy_ssl_pipe_incoming(&self->pipe);
+    }
     int rc = read_and_answer(self, &feed);
+    self->pipe.in_bytes = 0; /* not 0 only after bad records */
     if (GY_LIKELY(rc == 0))
         return 0;
     /* What was written before the failure leaves, as it would have at once.  Not OpenSSL's alert

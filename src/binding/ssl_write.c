@@ -1,9 +1,9 @@
 /* ssl_write.c: from the application to the socket: _write_appdata() and _process_outgoing() in C.
  *
- * Records are made in the memory BIO, a step of plaintext at a time, and leave from the loop's
- * scratch memory by send(2).  While the transport below wants a pause they stay in the BIO, as in
- * asyncio.  Small records that are written while a feed is under way wait for its end, so that a
- * header and its body are one send(2); they count as sent, as far as anybody asks.
+ * Records are made a step of plaintext at a time and leave from the loop's scratch memory by
+ * send(2), one of its own from OpenSSL's.  While the transport below wants a pause they stay in
+ * the BIO, as in asyncio.  Small records that are written while a feed is under way wait for its
+ * end, so that a header and its body are one send(2); they count as sent, as far as anybody asks.
  * Thread: the loop's. */
 #include "ssl_engine.h"
 
@@ -11,13 +11,16 @@
 
 #include <string.h>
 
+enum { RECORD_BYTES_MAX = 16384 }; /* of plaintext */
+
 Py_ssize_t
 gpy_ssl_write_buffer_size(struct gpy_ssl *self)
 {
     return (Py_ssize_t)gpy_ssl_outgoing(self) + self->backlog_bytes;
 }
 
-/* ---- wbio -> transport --------------------------------------------------------------------------
+/* ---- records -> transport
+ * --------------------------------------------------------------------------
  */
 
 static struct gpy_stream_transport *
@@ -36,22 +39,74 @@ lost_below(struct gpy_ssl *self)
     return stream != NULL && stream->base.conn_lost != 0;
 }
 
+/* The loop's scratch memory, which nobody else uses from now on; NULL without an exception: there
+ * is none, or what somebody has in it can be put nowhere else. */
+static char *
+take_scratch(struct gpy_loop *loop)
+{
+    if (GY_UNLIKELY(loop->ssl_scratch == NULL))
+        loop->ssl_scratch = PyMem_Malloc(GPY_SSL_SCRATCH_BYTES);
+    struct gpy_ssl *holder = loop->ssl_holder;
+    if (holder != NULL) {
+        if (gpy_ssl_pipe_spill(&holder->pipe) < 0)
+            return NULL;
+        holder->scratch_loop = NULL;
+        loop->ssl_holder = NULL;
+    }
+    return loop->ssl_scratch;
+}
+
+/* Records are written to the scratch memory from here on, if nothing has to go before them. */
+static void
+open_pipe(struct gpy_ssl *self)
+{
+    struct gpy_stream_transport *stream = stream_below(self);
+    if (self->ssl == NULL || self->pipe.spilled || self->scratch_loop != NULL || stream == NULL)
+        return;
+    struct gpy_loop *loop = stream->base.loop;
+    self->pipe.out = take_scratch(loop);
+    if (self->pipe.out == NULL)
+        return;
+    self->pipe.out_room = GPY_SSL_SCRATCH_BYTES;
+    self->scratch_loop = loop;
+    loop->ssl_holder = self;
+}
+
+int
+gpy_ssl_close_pipe_slow(struct gpy_ssl *self)
+{
+    GY_ASSERT(self->scratch_loop->ssl_holder == self);
+    int rc = gpy_ssl_pipe_spill(&self->pipe);
+    self->scratch_loop->ssl_holder = NULL;
+    self->scratch_loop = NULL;
+    if (GY_LIKELY(rc == 0))
+        return 0;
+    self->pipe.out = NULL;
+    self->pipe.out_bytes = 0;
+    (void)PyErr_NoMemory();
+    return -1;
+}
+
 /* One write to a stream transport of ours. */
 static int
 send_step(struct gpy_ssl *self, struct gpy_stream_transport *stream, bool first)
 {
-    struct gpy_loop *loop = stream->base.loop;
-    if (loop->ssl_scratch == NULL) {
-        loop->ssl_scratch = PyMem_Malloc(GPY_SSL_SCRATCH_BYTES);
-        if (loop->ssl_scratch == NULL) {
+    size_t len = self->pipe.out_bytes;
+    const char *data = self->pipe.out;
+    if (GY_UNLIKELY(len == 0)) {
+        char *scratch = take_scratch(stream->base.loop);
+        int taken = scratch ? gpy_ssl_take(self, scratch, GPY_SSL_SCRATCH_BYTES) : -1;
+        if (scratch == NULL)
             (void)PyErr_NoMemory();
-            return -1;
-        }
+        if (taken <= 0)
+            return taken < 0 && PyErr_Occurred() ? -1 : 0;
+        data = scratch;
+        len = (size_t)taken;
     }
-    int len = gpy_ssl_take(self, loop->ssl_scratch, GPY_SSL_SCRATCH_BYTES);
-    if (len <= 0 || (!first && stream->base.conn_lost))
-        return len < 0 && PyErr_Occurred() ? -1 : 0;
-    return gpy_stream_transport_send(stream, loop->ssl_scratch, (size_t)len, !self->feeding);
+    self->pipe.out_bytes = 0;
+    if (!first && stream->base.conn_lost)
+        return 0;
+    return gpy_stream_transport_send(stream, data, len, !self->feeding);
 }
 
 /* A transport that is not ours, or TLS in TLS. */
@@ -69,7 +124,7 @@ write_otherwise(struct gpy_ssl *self, size_t len)
     return result ? 0 : -1;
 }
 
-/* Everything that is in wbio.  To the transport it is one write: when that fails half-way, the rest
+/* Everything that waits.  To the transport it is one write: when that fails half-way, the rest
  * is no further write to a lost connection.  `first`: it is not the rest of a write itself. */
 static int
 send_all(struct gpy_ssl *self, bool first)
@@ -78,6 +133,8 @@ send_all(struct gpy_ssl *self, bool first)
     int rc = 0;
     while (rc == 0 && (len = gpy_ssl_outgoing(self)) != 0) {
         struct gpy_stream_transport *stream = stream_below(self);
+        if (GY_UNLIKELY(stream == NULL) && (rc = gpy_ssl_close_pipe(self)) < 0)
+            break;
         rc = stream != NULL ? send_step(self, stream, first)
                             : write_otherwise(self, len < (size_t)INT_MAX ? len : (size_t)INT_MAX);
         first = false;
@@ -110,7 +167,7 @@ gpy_ssl_process_outgoing(struct gpy_ssl *self)
     return gpy_ssl_drain(self) < 0 ? -1 : control_writing(self);
 }
 
-/* ---- plaintext -> wbio --------------------------------------------------------------------------
+/* ---- plaintext -> records -----------------------------------------------------------------------
  */
 
 /* Makes records of data..len, in steps that leave at once if `open`; then all of them do, as in
@@ -165,16 +222,49 @@ is_plain(PyObject *object)
     return view->ndim == 1 && view->itemsize == 1 && PyBuffer_IsContiguous(view, 'C');
 }
 
-/* Encrypts one object.  *waits is set if it, or the rest of it, went into the backlog. */
+/* A record of its own that would leave by the next call anyway. */
+static ssize_t
+send_record(void *context, const char *data, size_t len)
+{
+    return gpy_stream_transport_try_send(context, data, len);
+}
+
+/* encrypt() of an object that is all of its write: records leave from OpenSSL's memory if there
+ * will be only one, too large to wait for others. */
+static size_t
+encrypt_alone(struct gpy_ssl *self, const char *data, size_t len, bool open, int *rc)
+{
+    struct gpy_stream_transport *stream = stream_below(self);
+    if (!open || self->ssl == NULL || stream == NULL || len <= GPY_HOLD_BYTES ||
+        len > RECORD_BYTES_MAX)
+        return encrypt(self, data, len, open, rc);
+    Py_INCREF((PyObject *)stream);
+    self->pipe.send = send_record;
+    self->pipe.send_context = stream;
+    self->pipe.send_min = GPY_HOLD_BYTES;
+    self->pipe.send_error = 0;
+    size_t done = encrypt(self, data, len, open, rc);
+    self->pipe.send = NULL;
+    if (GY_UNLIKELY(self->pipe.send_error < 0))
+        gpy_stream_transport_send_failed(stream, self->pipe.send_error);
+    Py_DECREF((PyObject *)stream);
+    return done;
+}
+
+/* Encrypts one object, which is all of the write if `alone`.  *waits is set if it, or the rest of
+ * it, went into the backlog. */
 static int
-write_object(struct gpy_ssl *self, PyObject *object, bool open, bool *waits)
+write_object(struct gpy_ssl *self, PyObject *object, bool alone, bool open, bool *waits)
 {
     Py_buffer view;
     int rc = 0;
     if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0)
         return -1;
     size_t len = (size_t)view.len;
-    size_t done = *waits ? 0 : encrypt(self, view.buf, len, open, &rc);
+    size_t done = 0;
+    if (!*waits)
+        done = alone ? encrypt_alone(self, view.buf, len, open, &rc)
+                     : encrypt(self, view.buf, len, open, &rc);
     if (rc == 0 && done < len) {
         *waits = true;
         rc = push_backlog(self, object, view.buf, done, len);
@@ -201,9 +291,12 @@ finish(struct gpy_ssl *self, bool waits)
     return gpy_ssl_process_outgoing(self);
 }
 
+/* The end of a write; inside a feed it is the feed that closes the pipe. */
 static PyObject *
 none_or_fatal(struct gpy_ssl *self, int rc)
 {
+    if (!self->feeding && gpy_ssl_close_pipe(self) < 0)
+        rc = -1;
     if (GY_UNLIKELY(rc < 0) && gpy_ssl_fatal_error(self) < 0)
         return NULL;
     Py_RETURN_NONE;
@@ -233,7 +326,10 @@ gpy_ssl_write(struct gpy_ssl *self, PyObject *data)
         Py_XDECREF(list);
         return result;
     }
-    int rc = write_object(self, data, !self->ssl_writing_paused, &waits);
+    bool open = !self->ssl_writing_paused;
+    if (open)
+        open_pipe(self);
+    int rc = write_object(self, data, true, open, &waits);
     return none_or_fatal(self, rc < 0 ? rc : finish(self, waits));
 }
 
@@ -253,8 +349,10 @@ gpy_ssl_write_appdata(struct gpy_ssl *self, PyObject *list)
         return result;
     }
     bool open = !self->ssl_writing_paused;
+    if (open)
+        open_pipe(self);
     for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(items); i++)
-        rc = write_object(self, PyList_GET_ITEM(items, i), open, &waits);
+        rc = write_object(self, PyList_GET_ITEM(items, i), false, open, &waits);
     Py_DECREF(items);
     return none_or_fatal(self, rc < 0 ? rc : finish(self, waits));
 }

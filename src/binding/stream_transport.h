@@ -86,6 +86,12 @@ void gpy_stream_transport_fail_empty_waiter(struct gpy_stream_transport *self, P
  * a transport that is lost does not take is dropped.  0 or -1 with an exception. */
 int gpy_stream_transport_send(struct gpy_stream_transport *self, const char *data, size_t len,
                               bool may_hold);
+/* One attempt to send what could not wait: how much of it the socket took, 0 if any of it has to go
+ * through gpy_stream_transport_send(), -errno after which gpy_stream_transport_send_failed() has to
+ * be called.  Runs nobody's code. */
+ssize_t gpy_stream_transport_try_send(struct gpy_stream_transport *self, const char *data,
+                                      size_t len);
+void gpy_stream_transport_send_failed(struct gpy_stream_transport *self, int err);
 /* What is held back leaves now, as far as the socket takes it. */
 void gpy_stream_transport_flush(struct gpy_stream_transport *self);
 

@@ -209,6 +209,23 @@ check_writable(struct gpy_stream_transport *self, const char *method)
     return -1;
 }
 
+ssize_t
+gpy_stream_transport_try_send(struct gpy_stream_transport *self, const char *data, size_t len)
+{
+    struct gpy_transport *base = &self->base;
+    if (self->eof || self->empty_waiter != NULL || base->conn_lost || base->core_ended ||
+        gy_stream_queued(&self->stream) != 0 || !gpy_transport_owns_fd(base))
+        return 0;
+    return gy_stream_try_write(&self->stream, data, len);
+}
+
+void
+gpy_stream_transport_send_failed(struct gpy_stream_transport *self, int err)
+{
+    if (!self->base.conn_lost)
+        write_failed(self, err);
+}
+
 int
 gpy_stream_transport_send(struct gpy_stream_transport *self, const char *data, size_t len,
                           bool may_hold)

@@ -4,9 +4,13 @@ The peer (tls_tools.Peer) makes each record by hand, so that it can be cut anywh
 """
 
 import asyncio
+import gc
 import logging
 import random
+import socket
 import ssl
+import struct
+import weakref
 
 import pytest
 import tcp_tools
@@ -201,6 +205,55 @@ def test_replies_of_one_call_leave_together(loop, connect):
         await peer.send(b"?")
         assert await peer.receive(100_013) == b"0123456789" + b"z" * 100_000 + b"end"
         await over(transport, protocol)
+
+    drive(loop, main())
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_connections_that_write_by_turns(loop, connect, paused):
+    """Records of one connection that wait for the end of a callback stay whole and in order when
+    others make records meanwhile, also where a full socket keeps everything back."""
+
+    async def main():
+        one, two = await connect(), await connect()
+        filler = b""
+
+        def reply(data):
+            one[0].write(b"1")
+            two[0].write(b"2" * 16_384)
+            one[0].write(b"3" * 16_384)
+            two[0].write(b"4")
+            one[0].write(b"5" * 100)
+            two[0].writelines([b"6", b"7" * 5000])
+            one[0].write(b"8")
+
+        one[1].data_received = reply
+        if paused:
+            two[0].set_write_buffer_limits(high=100_000)
+            while two[1].events != ["pause"]:
+                two[0].write(b"x" * 16_384)
+                filler += b"x" * 16_384
+        await one[2].send(b"?")
+        whole = b"1" + b"3" * 16_384 + b"5" * 100 + b"8"
+        assert await one[2].receive(len(whole)) == whole
+        whole = filler + b"2" * 16_384 + b"467" + b"7" * 4999
+        assert await two[2].receive(len(whole)) == whole
+        await over(*one[:2])
+        await over(*two[:2])
+
+    drive(loop, main())
+
+
+@pytest.mark.parametrize("size", [10, 16_384, 200_000])
+def test_a_write_that_meets_a_reset(loop, connect, size):
+    async def main():
+        transport, protocol, peer = await connect()
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.sock.close()  # a reset, which has come before anybody looks
+        transport.write(b"x" * size)
+        transport.write(b"y" * size)
+        assert type(await protocol.lost) is ConnectionResetError
+        assert transport.is_closing()
 
     drive(loop, main())
 
@@ -781,6 +834,30 @@ def test_start_tls_keeps_the_callback(loop, server_context, client_context):
 
 
 # ---- which code it was --------------------------------------------------------------------------
+
+
+def test_the_ssl_object_outlives_its_connection(loop, connect):
+    """Its MemoryBIOs are still what it reads and writes."""
+
+    async def main():
+        transport, protocol, peer = await connect()
+        ssl_object = transport.get_extra_info("ssl_object")
+        gone = weakref.ref(transport._ssl_protocol)
+        outgoing = transport._ssl_protocol._outgoing
+        transport.write(b"early")
+        assert await peer.receive(5) == b"early"
+        await over(transport, protocol)
+        del transport, protocol.transport
+        gc.collect()
+        assert gone() is None
+        with pytest.raises(ssl.SSLWantReadError):
+            ssl_object.read(10)
+        assert ssl_object.write(b"late") == 4 and outgoing.pending > 4
+        peer.incoming.write(outgoing.read())
+        assert peer.object.read(10) == b"late"
+        assert ssl_object.version() == peer.object.version()
+
+    drive(loop, main())
 
 
 @pytest.mark.only("gyre")
