@@ -42,7 +42,7 @@ gy_heap_step(struct gy_heap *heap, int64_t now_ns, uint64_t moved_bytes)
 {
     GY_ASSERT(heap->look_at != UINT64_MAX);
     if (heap->due_ns == GY_NS_NEVER) {
-        if (heap->grown_bytes < GY_HEAP_GROWN_BYTES)
+        if (!heap->again)
             return GY_HEAP_LOOK;
         arm(heap, now_ns, moved_bytes); /* the loop has been awake since the last trim */
         return GY_HEAP_WAIT;
@@ -55,6 +55,12 @@ gy_heap_step(struct gy_heap *heap, int64_t now_ns, uint64_t moved_bytes)
         return GY_HEAP_LOOK;
     begin_quiet_time(heap, now_ns, moved_bytes);
     return GY_HEAP_WAIT;
+}
+
+static bool
+has_grown(const struct gy_heap *heap)
+{
+    return heap->grown_bytes >= (heap->again ? GY_HEAP_LEFT_BYTES : GY_HEAP_GROWN_BYTES);
 }
 
 static void
@@ -74,8 +80,10 @@ gy_heap_measured(struct gy_heap *heap, int64_t now_ns, uint64_t moved_bytes, uin
     heap->grown_bytes = 0;
     if (bytes != 0)
         see(heap, bytes);
-    if (heap->grown_bytes < GY_HEAP_GROWN_BYTES)
+    if (!has_grown(heap)) {
+        heap->again = false;
         return false;
+    }
     if (!was_quiet)
         arm(heap, now_ns, moved_bytes);
     return was_quiet;
@@ -100,6 +108,9 @@ gy_heap_trimmed(struct gy_heap *heap, int64_t now_ns, int64_t took_ns, uint64_t 
     heap->trimmed_ns = now_ns;
     heap->trims++;
     see(heap, bytes);
-    if (heap->grown_bytes >= GY_HEAP_GROWN_BYTES)
-        heap->look_at = 0; /* what is in use now may be free the next time */
+    /* What is in use now may be free the next time. */
+    heap->again = heap->grown_bytes >= GY_HEAP_GROWN_BYTES ||
+                  (heap->grown_bytes >= GY_HEAP_LEFT_BYTES && gap_ns < GY_HEAP_GAP_MAX_NS);
+    if (heap->again)
+        heap->look_at = 0;
 }

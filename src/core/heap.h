@@ -8,9 +8,10 @@
  *
  * After each GY_HEAP_LOOK_BYTES that were moved it looks at the memory of the process.  Has that
  * grown by GY_HEAP_GROWN_BYTES since it was least, the heap is trimmed as soon as little has been
- * moved for GY_HEAP_QUIET_NS.  What is still there may be in use and be freed later: so it looks
- * again when the loop has been awake since, after a gap that doubles from trim to trim.  Owner: the
- * loop.  Thread: the loop's. */
+ * moved for GY_HEAP_QUIET_NS.  What is still there may be in use and be freed later: so it is done
+ * again when the loop has been awake since, after a gap that doubles from trim to trim; a little
+ * that stays (less than GY_HEAP_GROWN_BYTES) is left alone when the gap is at its longest.  Owner:
+ * the loop.  Thread: the loop's. */
 #ifndef GY_HEAP_H
 #define GY_HEAP_H
 
@@ -18,7 +19,8 @@
 
 #define GY_HEAP_LOOK_BYTES (UINT64_C(8) << 20)
 #define GY_HEAP_GROWN_BYTES (UINT64_C(16) << 20)
-#define GY_HEAP_EVENT_BYTES UINT64_C(1024) /* what an event counts as */
+#define GY_HEAP_LEFT_BYTES (UINT64_C(2) << 20) /* less than that is nothing */
+#define GY_HEAP_EVENT_BYTES UINT64_C(1024)     /* what an event counts as */
 #define GY_HEAP_QUIET_NS (INT64_C(100) * 1000 * 1000)
 #define GY_HEAP_GAP_MIN_NS GY_HEAP_QUIET_NS
 #define GY_HEAP_GAP_MAX_NS (64 * GY_NS_PER_SECOND)
@@ -38,6 +40,7 @@ struct gy_heap {
     uint64_t grown_bytes;   /* beyond it, when last seen                                */
     int64_t trimmed_ns;     /* when the last trim ended,                                */
     int64_t gap_ns;         /* and how long there must be none; 0: there was none       */
+    bool again;             /* the last trim left something: when awake, another        */
     uint64_t trims;         /* a counter                                                */
 };
 
@@ -57,7 +60,8 @@ enum gy_heap_step gy_heap_step(struct gy_heap *heap, int64_t now_ns, uint64_t mo
 /* What the process holds; 0: not to be known now.  True: to be trimmed now. */
 bool gy_heap_measured(struct gy_heap *heap, int64_t now_ns, uint64_t moved_bytes, uint64_t bytes);
 
-/* Trimmed; now_ns is after it, and so is what the process holds (not 0). */
+/* Trimmed, in took_ns of the thread's CPU time; now_ns is after it, and so is what the process
+ * holds (not 0). */
 void gy_heap_trimmed(struct gy_heap *heap, int64_t now_ns, int64_t took_ns, uint64_t bytes);
 
 #endif

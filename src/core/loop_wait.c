@@ -119,13 +119,14 @@ look_at_heap(struct gy_loop *loop, int64_t now_ns)
     struct gy_heap *heap = &loop->heap;
     uint64_t bytes = gy_sys_resident_bytes();
     uint64_t left;
-    int64_t trimmed_ns;
+    int64_t began_ns;
     if (!gy_heap_measured(heap, now_ns, moved_bytes(loop), bytes))
         return;
+    began_ns = gy_sys_thread_cpu_ns();
     gy_sys_trim_heap();
-    trimmed_ns = gy_loop_now_ns(loop);
     left = gy_sys_resident_bytes();
-    gy_heap_trimmed(heap, trimmed_ns, trimmed_ns - now_ns, left != 0 ? left : bytes);
+    gy_heap_trimmed(heap, gy_loop_now_ns(loop), gy_sys_thread_cpu_ns() - began_ns,
+                    left != 0 ? left : bytes);
 }
 
 /* Until when to sleep at most, because of the heap. */

@@ -216,6 +216,14 @@ gy_sys_now_ns(void)
     return (int64_t)now.tv_sec * GY_NS_PER_SECOND + now.tv_nsec;
 }
 
+int64_t
+gy_sys_thread_cpu_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (int64_t)now.tv_sec * GY_NS_PER_SECOND + now.tv_nsec;
+}
+
 /* ---- eventfd and epoll ---- */
 
 int

@@ -34,6 +34,7 @@ int gy_sys_socket_error(int fd); /* SO_ERROR as -errno, 0 if none */
 int gy_sys_shutdown(int fd, int how);
 void gy_sys_close(int fd);
 int64_t gy_sys_now_ns(void); /* CLOCK_MONOTONIC */
+int64_t gy_sys_thread_cpu_ns(void);
 
 int gy_sys_eventfd(void); /* blocking, close-on-exec */
 /* Adds one to the counter.  Async-signal-safe, errno is kept. */

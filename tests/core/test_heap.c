@@ -19,13 +19,6 @@ struct process {
     unsigned timed_wait; /* of the last run: ended by the policy  */
 };
 
-static void
-begin(struct process *process)
-{
-    *process = (struct process){.now_ns = GY_NS_PER_SECOND, .bytes = 30 * MIB, .trim_ns = MS / 100};
-    gy_heap_init(&process->heap, true);
-}
-
 /* A wait begins; what loop_wait.c does. */
 static void
 turn(struct process *process)
@@ -39,6 +32,14 @@ turn(struct process *process)
     process->freed = 0;
     process->now_ns += process->trim_ns;
     gy_heap_trimmed(heap, process->now_ns, process->trim_ns, process->bytes);
+}
+
+static void
+begin(struct process *process)
+{
+    *process = (struct process){.now_ns = GY_NS_PER_SECOND, .bytes = 30 * MIB, .trim_ns = MS / 100};
+    gy_heap_init(&process->heap, true);
+    turn(process);
 }
 
 /* So much time, in which something comes each millisecond. */
@@ -150,6 +151,40 @@ test_what_is_freed_later(void)
     rest(&process, 500 * MS);
     CHECK_EQ(process.heap.trims, 2);
     CHECK_EQ(process.bytes, 30 * MIB);
+}
+
+static void
+test_a_little_that_is_freed_later(void)
+{
+    struct process process;
+    begin(&process);
+    burst(&process);
+    process.freed = 90 * MIB;
+    rest(&process, 500 * MS);
+    CHECK_EQ(process.bytes, 40 * MIB);
+    process.freed = 10 * MIB;
+    rest(&process, 500 * MS);
+    CHECK_EQ(process.bytes, 30 * MIB);
+    CHECK_EQ(process.heap.trims, 2);
+}
+
+static void
+test_a_little_that_stays_is_left_alone(void)
+{
+    struct process process;
+    begin(&process);
+    burst(&process);
+    process.freed = 90 * MIB;
+    load(&process, 200 * GY_NS_PER_SECOND, 100);
+    CHECK_EQ(process.bytes, 40 * MIB);
+    CHECK_LE(process.heap.trims, 12);
+    rest(&process, GY_NS_PER_SECOND);
+    CHECK_EQ(process.timed_wait, 0);
+    load(&process, 200 * GY_NS_PER_SECOND, 100);
+    CHECK_LE(process.heap.trims, 12);
+    burst(&process); /* it is still looked at */
+    rest(&process, 66 * GY_NS_PER_SECOND);
+    CHECK_EQ(process.bytes, 40 * MIB);
 }
 
 /* Memory that stays in use costs ever fewer trims. */
@@ -291,6 +326,8 @@ static const struct gy_test tests[] = {
     GY_TEST(test_a_steady_load_is_never_trimmed),
     GY_TEST(test_without_growth_it_only_looks),
     GY_TEST(test_what_is_freed_later),
+    GY_TEST(test_a_little_that_is_freed_later),
+    GY_TEST(test_a_little_that_stays_is_left_alone),
     GY_TEST(test_in_vain_it_gets_rare),
     GY_TEST(test_bursts_in_a_row_are_no_storm),
     GY_TEST(test_a_slow_trim_is_seldom_repeated),
