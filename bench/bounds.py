@@ -49,7 +49,8 @@ TOGETHER_BYTES_MAX = 4096  # what is larger is sent at once
 REMOVABLE = (profiles.LOOP, profiles.LIBC)
 FULL_ENOUGH = 0.9  # utilisation from which on the CPU time is all of the time
 NOISE = 0.03  # gyre that far ahead of the floor does what the floor does not
-NET_PROFILES = 1  # samples with a profiler, where the figures come from others
+# Samples with a profiler; the figures of network cells come from others.
+PROFILES = {"net": 1, "http": 2, "micro": 3}
 LIMIT_REPETITIONS = 3  # of the C servers, where no goal is against them
 
 
@@ -381,8 +382,7 @@ def measured(pairs, args):
         take_pairs(samples, args.reps, bench, keep)
         for number, (cell, sample) in enumerate(samples.items(), 1):
             print(f"profiles, {number}/{len(samples)} {cell.name}", file=sys.stderr)
-            count = NET_PROFILES if cell.family == "net" else args.profiles
-            take_profiles(cell, sample, count, bench)
+            take_profiles(cell, sample, PROFILES[cell.family], bench)
             keep()
     return list(samples.values())
 
@@ -394,7 +394,6 @@ def parse_arguments(argv=None):
     parser.add_argument("results", nargs="?", type=Path, help="of a run of the benchmarks")
     parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="names or patterns")
     parser.add_argument("--reps", type=int, default=7, help="pairs of each network cell")
-    parser.add_argument("--profiles", type=int, default=3, help="pairs of each other cell")
     parser.add_argument("--warmup", type=float, default=0.08)
     parser.add_argument("--window", type=float, default=0.3, help="seconds")
     parser.add_argument("--server-core", type=int)

@@ -1,6 +1,6 @@
 /* floor.c: the least that any loop can do and still run a Python server. A module, not a program.
  *
- * A bare epoll server: accept4(2), epoll_wait(2) level-triggered, recv(2) into a bytes object, one
+ * A bare epoll server: accept4(2), epoll_wait(2) by edges, recv(2) into a bytes object, one
  * call of the program's Python, whose write() is a C method that calls send(2) at once, or, if so
  * asked, holds what is small and sends up to 32 such by one call into io_uring. What the socket
  * does not take is kept and sent before anything more is read: every byte arrives, in order,
@@ -18,7 +18,6 @@
 
 #include <errno.h>
 #include <malloc.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -51,7 +50,7 @@ accept_all(struct server *server)
         }
         flow->fd = fd;
         flow->epoll_fd = server->epoll_fd;
-        int rc = floor_watch(server->epoll_fd, EPOLL_CTL_ADD, fd, EPOLLIN, flow);
+        int rc = floor_watch(server->epoll_fd, EPOLL_CTL_ADD, fd, FLOOR_EVENTS, flow);
         if (rc == 0)
             rc = floor_flow_connect(flow, server->make, server->kind);
         if (rc <= 0)
@@ -105,7 +104,7 @@ turn(struct server *server)
                 return -1;
             continue;
         }
-        int rc = floor_flow_ready(flow, server->kind);
+        int rc = floor_flow_ready(flow, server->kind, events[i].events);
         if (rc <= 0)
             floor_flow_close(flow);
         if (rc < 0)

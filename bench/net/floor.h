@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 
 /* What the program is; the values of serve()'s argument. */
 enum floor_kind { FLOOR_PROTOCOL, FLOOR_BUFFERED, FLOOR_COROUTINE };
@@ -20,6 +21,8 @@ struct floor_flow {
     int fd;
     int epoll_fd;
     enum floor_wait waits_for;
+    bool readable;    /* an edge came that is not used up */
+    bool hung_up;     /* the end is near: read on until it comes */
     bool held;        /* something of it is in floor_sends.c */
     size_t room;      /* bytes of the next receive */
     PyObject *call;   /* data_received, buffer_updated or the coroutine */
@@ -37,10 +40,12 @@ extern PyType_Spec floor_flow_spec;
 /* Makes the protocol, or the coroutine and runs its beginning. */
 int floor_flow_connect(struct floor_flow *flow, PyObject *make, enum floor_kind kind);
 /* epoll has something for it. */
-int floor_flow_ready(struct floor_flow *flow, enum floor_kind kind);
+int floor_flow_ready(struct floor_flow *flow, enum floor_kind kind, uint32_t events);
 void floor_flow_close(struct floor_flow *flow);
 /* Keeps what the socket did not take; 0, or -1 with an exception. */
 int floor_flow_keep(struct floor_flow *flow, const char *data, size_t size);
+/* What epoll is asked for. Edges: a level is looked at twice for each message. */
+enum { FLOOR_EVENTS = EPOLLIN | EPOLLRDHUP | EPOLLET };
 /* epoll_ctl(2); 0, or -1 with an exception. */
 int floor_watch(int epoll_fd, int operation, int fd, uint32_t events, void *data);
 

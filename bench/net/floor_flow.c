@@ -1,11 +1,11 @@
 /* floor_flow.c: one connection of the floor. See floor.c and floor.h.
  *
- * Level-triggered, one receive and one call of the program per event. While the socket has not
- * taken all that was written, nothing is received. */
+ * An edge is used up by a receive that takes less than it could; so a message is one receive and
+ * one call of the program. While the socket has not taken all that was written, nothing is
+ * received. */
 #include "floor.h"
 
 #include <errno.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -52,7 +52,7 @@ floor_flow_keep(struct floor_flow *self, const char *data, size_t size)
     }
     self->rest = more;
     self->rest_sent = 0;
-    return floor_watch(self->epoll_fd, EPOLL_CTL_MOD, self->fd, EPOLLOUT, self);
+    return floor_watch(self->epoll_fd, EPOLL_CTL_MOD, self->fd, FLOOR_EVENTS | EPOLLOUT, self);
 }
 
 static int
@@ -76,7 +76,7 @@ flow_flush(struct floor_flow *self)
     if (self->rest_sent < size)
         return 0;
     Py_CLEAR(self->rest);
-    return floor_watch(self->epoll_fd, EPOLL_CTL_MOD, self->fd, EPOLLIN, self);
+    return floor_watch(self->epoll_fd, EPOLL_CTL_MOD, self->fd, FLOOR_EVENTS, self);
 }
 
 static PyObject *
@@ -113,6 +113,13 @@ flow_resize(struct floor_flow *self, size_t got)
         self->room /= 4;
 }
 
+static void
+flow_used(struct floor_flow *self, ssize_t got, size_t asked)
+{
+    if (got < 0 || ((size_t)got < asked && !self->hung_up))
+        self->readable = false;
+}
+
 /* A new object, empty at the end of the stream and after an error; NULL with `*again` when there is
  * nothing to be had, or with an exception. */
 static PyObject *
@@ -128,7 +135,8 @@ flow_receive(struct floor_flow *self, bool *again)
         into = PyBytes_AS_STRING(data);
     }
     ssize_t got = recv(self->fd, into, room, MSG_DONTWAIT);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+    flow_used(self, got, room);
+    if (got < 0 && errno == EAGAIN) {
         Py_XDECREF(data);
         *again = true;
         return NULL;
@@ -185,7 +193,8 @@ call_buffered(struct floor_flow *self)
     if (rc < 0)
         return -1;
     ssize_t got = recv(self->fd, view.buf, (size_t)view.len, MSG_DONTWAIT);
-    bool again = got < 0 && (errno == EAGAIN || errno == EINTR);
+    bool again = got < 0 && errno == EAGAIN;
+    flow_used(self, got, (size_t)view.len);
     PyBuffer_Release(&view);
     if (got <= 0)
         return again;
@@ -347,16 +356,9 @@ floor_flow_connect(struct floor_flow *self, PyObject *make, enum floor_kind kind
     return self->call == NULL || (buffered && self->buffer == NULL) ? -1 : 1;
 }
 
-int
-floor_flow_ready(struct floor_flow *self, enum floor_kind kind)
+static int
+flow_read_on(struct floor_flow *self, enum floor_kind kind)
 {
-    if (self->rest != NULL) {
-        if (flow_flush(self) < 0)
-            return -1;
-        return self->rest == NULL && kind == FLOOR_COROUTINE && self->waits_for == FLOOR_FOR_ROOM
-                   ? resume(self)
-                   : 1;
-    }
     switch (kind) {
     case FLOOR_PROTOCOL:
         return call_protocol(self);
@@ -366,6 +368,23 @@ floor_flow_ready(struct floor_flow *self, enum floor_kind kind)
         return call_coroutine(self);
     }
     Py_UNREACHABLE();
+}
+
+int
+floor_flow_ready(struct floor_flow *self, enum floor_kind kind, uint32_t events)
+{
+    int rc = 1;
+    if ((events & ~(uint32_t)EPOLLOUT) != 0)
+        self->readable = true;
+    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0)
+        self->hung_up = true;
+    if (self->rest != NULL && flow_flush(self) < 0)
+        return -1;
+    if (self->rest == NULL && kind == FLOOR_COROUTINE && self->waits_for == FLOOR_FOR_ROOM)
+        rc = resume(self);
+    while (rc > 0 && self->readable && self->rest == NULL)
+        rc = flow_read_on(self, kind);
+    return rc;
 }
 
 /* ---- the type ---- */
