@@ -58,10 +58,10 @@ view_buffer(struct gpy_stream_transport *self, bool feeding, void **data, size_t
     }
     gpy_stream_transport_release_view(self);
     int rc = PyObject_GetBuffer(buffer, self->view, PyBUF_WRITABLE);
-    if (rc < 0) /* socket.recv_into() says it with a TypeError */
+    if (rc < 0) /* as socket.recv_into() says it, which is what asyncio calls */
         PyErr_Format(PyExc_TypeError,
-                     "get_buffer() must return a read-write bytes-like object, not %R",
-                     Py_TYPE(buffer));
+                     "recv_into() argument 1 must be read-write bytes-like object, not %.50s",
+                     Py_TYPE(buffer)->tp_name);
     Py_DECREF(buffer); /* the view holds it */
     if (rc < 0) {
         self->view->obj = NULL;

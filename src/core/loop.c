@@ -115,13 +115,11 @@ before_upcalls(struct gy_loop *loop)
 
 /* Runs what was on the list when it began, so that work that asks for more work cannot keep the
  * kernel waiting. */
-static void
+static GY_COLD void
 run_work(struct gy_loop *loop, struct gy_list *work)
 {
     struct gy_list now;
     unsigned done = 0;
-    if (GY_LIKELY(gy_list_empty(work)))
-        return;
     before_upcalls(loop);
     gy_list_init(&now);
     gy_list_splice(&now, work);
@@ -183,8 +181,10 @@ gy_loop_reap(struct gy_loop *loop)
     GY_ASSERT(loop->running);
     GY_ASSERT(!loop->quiet);
     loop->turn++;
-    run_work(loop, &loop->failed);
-    run_work(loop, &loop->work);
+    if (GY_UNLIKELY(!gy_list_empty(&loop->failed)))
+        run_work(loop, &loop->failed);
+    if (GY_UNLIKELY(!gy_list_empty(&loop->work)))
+        run_work(loop, &loop->work);
     begin = *bytes_in;
     gy_loop_pass_begin(loop, loop->reaped);
     while (done < GY_REAP_BUDGET_EVENTS && *bytes_in - begin < GY_REAP_BUDGET_BYTES &&
@@ -196,7 +196,8 @@ gy_loop_reap(struct gy_loop *loop)
     if (GY_UNLIKELY(done >= GY_HOLD_MIN_PASS || loop->reaped != 0))
         loop->reaped = done > loop->reaped ? done : loop->reaped - (loop->reaped + 7) / 8;
     gy_loop_pass_end(loop, done);
-    run_work(loop, &loop->failed); /* scheduled with what the events of this turn schedule */
+    if (GY_UNLIKELY(!gy_list_empty(&loop->failed))) /* before what comes in the next turn */
+        run_work(loop, &loop->failed);
     return done;
 }
 

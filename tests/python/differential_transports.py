@@ -134,6 +134,7 @@ class Traced:
 
     def connection_made(self, transport):
         self.conn.transport = transport
+        self.conn.below = getattr(transport, "_ssl_protocol", None)
         self.call("connection_made")
 
     def connection_lost(self, exc):
@@ -203,6 +204,7 @@ class Conn:
         self.counts = {}
         self.protocols = 0
         self.transport = None
+        self.below = None  # the SSLProtocol, which knows the transport under TLS
         self.peer = None
         self.address = None
         self.lost = False
@@ -210,7 +212,6 @@ class Conn:
         self.big = False
         self.sent = 0
         self.peer_sent = 0
-        self.fed = None  # the step in which the peer sent
         self.wanted = 0
         self.peer_got = self.noted = self.crc = 0
         self.peer_over = False
@@ -576,6 +577,7 @@ class Transports(World):
             except BaseException:
                 conn.unclean = True
                 raise
+            conn.below = getattr(conn.transport, "_ssl_protocol", None)
 
         self.watch(conn, "start_tls", start())
 
@@ -595,9 +597,6 @@ class Transports(World):
 
     def op_peer_send(self, number, size):
         if (conn := self.peer_of(number)) and conn.kind != "wpipe":
-            if conn.kind in DATAGRAMS and conn.fed is self.step:
-                return  # asyncio hears one in a turn, gyre all there are
-            conn.fed = self.step
             with contextlib.suppress(OSError):  # also what was sent to nobody before
                 conn.peer_sent += conn.peer.send(pattern(conn.peer_sent, size))
 
@@ -658,4 +657,8 @@ class Transports(World):
         self.settle()
         for conn in self.conns:
             self.note(conn.label, "left", conn.lost)
+            # A TLS transport that was closed twice has let go of what waits for the peer's word.
+            if not conn.lost and getattr(conn.below, "_transport", None) is not None:
+                conn.below._transport.abort()
+        self.settle()
         super().finish()

@@ -53,6 +53,10 @@ TRANSPORTS = {
         [("start_tls", 0, False)],
         [("peer_send", 0, 5000), ("peer_reset", 0)],
     ],
+    "get_buffer returns a number": [
+        [("open", "tcp", False, True, False, [("get_buffer", 0, [], ("return", 2))])],
+        [("peer_send", 0, 1)],
+    ],
     "TLS: get_buffer is interrupted": [
         [("open", "tls", False, True, False, [("get_buffer", 1, [], ("raise", "interrupt"))])],
         [("peer_send", 0, 10)],
