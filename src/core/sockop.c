@@ -94,12 +94,16 @@ step(struct gy_sockop *op)
     return -EINVAL;
 }
 
-/* What streams and datagrams moved, their counters know. */
+/* What was received counts for the turn (GY_REAP_BUDGET_BYTES), what was sent for the heap. */
 static ssize_t
 counted_step(struct gy_sockop *op)
 {
     ssize_t result = step(op);
-    if (result > 0 && op->kind != GY_SOCK_ACCEPT)
+    if (result <= 0)
+        return result;
+    if (op->kind == GY_SOCK_RECV || op->kind == GY_SOCK_RECVFROM)
+        op->loop->counters.bytes_in += (uint64_t)result;
+    else if (op->kind != GY_SOCK_ACCEPT)
         op->loop->heap.other_bytes += (uint64_t)result;
     return result;
 }

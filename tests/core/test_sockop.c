@@ -468,6 +468,43 @@ over_several_runs(void)
     gy_test_loop_end(&loop);
 }
 
+/* What waits in memory for the tasks that read it is bounded, as for streams. */
+static void
+a_turn_takes_in_so_much(void)
+{
+    enum { CALLS = 6, BYTES = 100 * 1024, PER_TURN = 3 };
+    static char data[CALLS][BYTES];
+    struct gy_loop loop;
+    struct call call[CALLS];
+    int fds[CALLS][2];
+    unsigned dones = 0;
+
+    gy_test_loop_begin(&loop);
+    for (unsigned i = 0; i < CALLS; i++) {
+        CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds[i]), 0);
+        call_init(&call[i], &loop);
+        CHECK_EQ(gy_sockop_recv(&call[i].op, fds[i][0], data[i], BYTES), -EINPROGRESS);
+    }
+    (void)gy_test_turn(&loop, 0);
+    for (unsigned i = 0; i < CALLS; i++)
+        CHECK_EQ(send(fds[i][1], data[i], BYTES, 0), BYTES);
+    while (dones < CALLS) {
+        unsigned before = dones;
+        (void)gy_test_turn(&loop, GY_NS_PER_SECOND);
+        dones = 0;
+        for (unsigned i = 0; i < CALLS; i++)
+            dones += call[i].dones;
+        CHECK(dones - before <= PER_TURN);
+    }
+    CHECK_EQ(loop.counters.bytes_in, CALLS * BYTES);
+    for (unsigned i = 0; i < CALLS; i++) {
+        CHECK_EQ(call[i].result, BYTES);
+        close(fds[i][0]);
+        close(fds[i][1]);
+    }
+    gy_test_loop_end(&loop);
+}
+
 static const struct gy_test tests[] = {
     GY_TEST(receives),
     GY_TEST(memory_when_it_is_needed),
@@ -480,5 +517,6 @@ static const struct gy_test tests[] = {
     GY_TEST(datagrams),
     GY_TEST(datagram_waits_for_room),
     GY_TEST(waits),
+    GY_TEST(a_turn_takes_in_so_much),
 };
 GY_TEST_MAIN(tests)
