@@ -6,11 +6,11 @@
  * the fields that both read and overrides what runs per packet:
  *   bytes in   the stream transport hands ciphertext over without a Python object (gpy_ssl_feed);
  *              OpenSSL reads it where it lies (ssl_pipe.h), and it is decrypted straight into the
- * bytes object, or the protocol's buffer, that the application gets bytes out  records are made in
- * memory of the loop's and leave from there by send(2); only what the socket does not take becomes
- * an object Each override handles the common case and otherwise calls asyncio's method.  Where
- * OpenSSL cannot be called directly (ssl_openssl.h) `ssl` is NULL, and _ssl's methods are called
- * (ssl_engine.h).
+ *              bytes object, or the protocol's buffer, that the application gets
+ *   bytes out  records are made in memory of the loop's and leave from there by send(2); only what
+ *              the socket does not take becomes an object
+ * Each override handles the common case and otherwise calls asyncio's method.  Where OpenSSL cannot
+ * be called directly (ssl_openssl.h) `ssl` is NULL, and _ssl's methods are called (ssl_engine.h).
  *
  * Owner: Python references.  Thread: the loop's. */
 #ifndef GPY_SSL_H
@@ -51,7 +51,7 @@ struct gpy_ssl {
     void *ssl;            /* SSL*, alive as long as ssl_socket is; NULL: by calls (ssl_engine.h) */
     PyObject *ssl_object; /* _sslobj: ssl.SSLObject                         */
     PyObject *ssl_socket; /* its _ssl._SSLSocket; NULL: all is asyncio's    */
-    PyObject *incoming;   /* _incoming: ssl.MemoryBIO,                       */
+    PyObject *incoming;   /* _incoming: ssl.MemoryBIO                        */
     PyObject *outgoing;   /* _outgoing                                      */
     PyObject *loop;       /* _loop                                          */
     PyObject *transport;  /* _transport: below us                           */
