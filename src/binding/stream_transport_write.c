@@ -362,8 +362,9 @@ gpy_stream_transport_write_eof(struct gpy_stream_transport *self, PyObject *Py_U
         self->eof = true;
         if (!self->base.core_ended) {
             gpy_stream_transport_flush(self);
-            if (!self->base.conn_lost)
-                gy_stream_shutdown_write(&self->stream);
+            int err = self->base.conn_lost ? 0 : gy_stream_shutdown_write(&self->stream);
+            if (err < 0)
+                return gpy_oserror_raise(err);
         }
     }
     Py_RETURN_NONE;

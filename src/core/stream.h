@@ -153,7 +153,9 @@ gy_stream_queued(const struct gy_stream *stream)
     return stream->queue.bytes; /* includes what is in flight */
 }
 
-void gy_stream_shutdown_write(struct gy_stream *stream); /* after the queue has been sent */
+/* After the queue has been sent.  0, or -errno of the shutdown(2) if it was empty: -ENOTCONN after
+ * a reset, of which the host hears by itself. */
+int gy_stream_shutdown_write(struct gy_stream *stream);
 /* Drops the queue and starts the close machine; closed() follows from a later turn, never from
  * inside.  host->release may be called from inside. */
 void gy_stream_close(struct gy_stream *stream);

@@ -135,16 +135,23 @@ gy_stream_prepare_send(struct gy_loop *loop, struct gy_op *op, struct io_uring_s
     gy_prep_sendmsg(sqe, stream->fd, &send->message, MSG_WAITALL | MSG_NOSIGNAL);
 }
 
-static void
+static int
 shutdown_now(struct gy_stream *stream)
 {
     struct gy_ring *ring = stream->loop->ring;
-    int err;
 
     GY_ASSERT(stream->queue.count == 0);
     GY_ASSERT((stream->flags & GY_STREAM_SHUT_DONE) == 0);
     stream->flags |= GY_STREAM_SHUT_DONE;
-    err = ring->ops->shutdown(ring, stream->fd, SHUT_WR);
+    return ring->ops->shutdown(ring, stream->fd, SHUT_WR);
+}
+
+/* The queue is empty at last. */
+static void
+shutdown_late(struct gy_stream *stream)
+{
+    int err = shutdown_now(stream);
+
     if (err < 0 && err != -ENOTCONN) /* the peer was faster: nothing is left to shut down */
         gy_stream_fail(stream, err);
 }
@@ -205,7 +212,7 @@ send_now(struct gy_stream *stream)
     stream->flags &= ~(uint32_t)GY_STREAM_SEND_POLL;
     gy_stream_free_send(stream);
     if ((stream->flags & (GY_STREAM_SHUT_WANTED | GY_STREAM_SHUT_DONE)) == GY_STREAM_SHUT_WANTED)
-        shutdown_now(stream);
+        shutdown_late(stream);
 }
 
 int
@@ -393,15 +400,14 @@ gy_stream_try_write(struct gy_stream *stream, const void *data, size_t len)
     return sent;
 }
 
-void
+int
 gy_stream_shutdown_write(struct gy_stream *stream)
 {
     GY_ASSERT((stream->flags & GY_STREAM_PIPE) == 0);
     if (!gy_stream_alive(stream) || (stream->flags & GY_STREAM_SHUT_WANTED) != 0)
-        return;
+        return 0;
     stream->flags |= GY_STREAM_SHUT_WANTED;
-    if (stream->queue.count == 0)
-        shutdown_now(stream);
+    return stream->queue.count == 0 ? shutdown_now(stream) : 0;
 }
 
 /* What happened while the loop is quiet is told to the host in the next run. */
@@ -411,7 +417,7 @@ continue_quietly(struct gy_stream *stream, int res)
     if (stream->queue.count > 0)
         gy_op_submit(stream->loop, &stream->send_op);
     else if ((stream->flags & GY_STREAM_SHUT_WANTED) != 0)
-        shutdown_now(stream);
+        shutdown_late(stream);
     if (res > 0 && gy_stream_alive(stream)) {
         stream->flags |= GY_STREAM_DRAIN_DUE;
         gy_stream_queue_work(stream);

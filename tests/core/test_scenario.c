@@ -389,7 +389,7 @@ step(struct play *play, struct connection *it)
         return "remote shut";
     case 3:
         it->host_shut = true;
-        gy_stream_shutdown_write(&it->stream);
+        (void)gy_stream_shutdown_write(&it->stream);
         return "shut";
     case 4:
         step_rest(play);

@@ -219,7 +219,7 @@ half_closed_by_remote(void)
     TURN_UNTIL(&loop, peer.eofs == 1);
     for (size_t start = 0; start < TOTAL; start += SEGMENT)
         CHECK_EQ(peer_write(&peer, start, TOTAL - start < SEGMENT ? TOTAL - start : SEGMENT), 0);
-    gy_stream_shutdown_write(&peer.stream); /* after all of it */
+    (void)gy_stream_shutdown_write(&peer.stream); /* after all of it */
     CHECK_EQ(gy_stream_queued(&peer.stream), TOTAL);
     CHECK_EQ(peer_write(&peer, 0, 1), -EPIPE);
     while (seen < TOTAL) {
@@ -284,8 +284,8 @@ half_closed_by_us(void)
         peer_init(&peer, &loop, policies[p]);
         gy_stream_resume(&peer.stream);
         CHECK_EQ(peer_write(&peer, 0, 10), 0);
-        gy_stream_shutdown_write(&peer.stream);
-        gy_stream_shutdown_write(&peer.stream);
+        (void)gy_stream_shutdown_write(&peer.stream);
+        (void)gy_stream_shutdown_write(&peer.stream);
         gy_loop_flush_dirty(&loop);
         CHECK_EQ(recv(peer.remote, bytes, sizeof bytes, MSG_WAITALL), 10);
         CHECK_EQ(recv(peer.remote, bytes, sizeof bytes, 0), 0);

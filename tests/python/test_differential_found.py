@@ -53,6 +53,11 @@ TRANSPORTS = {
         [("start_tls", 0, False)],
         [("peer_send", 0, 5000), ("peer_reset", 0)],
     ],
+    "write_eof after a reset": [
+        [("open", "tcp", False, False, False, [])],
+        [],
+        [("write_eof", 0), ("peer_reset", 0)],
+    ],
     "get_buffer returns a number": [
         [("open", "tcp", False, True, False, [("get_buffer", 0, [], ("return", 2))])],
         [("peer_send", 0, 1)],

@@ -495,7 +495,7 @@ act_on(struct connection *connection)
     case 14:
         if (sim_chance(&scene->rng, 10) && (stream->flags & GY_STREAM_PIPE) == 0) {
             connection->shut_called = true;
-            gy_stream_shutdown_write(stream);
+            (void)gy_stream_shutdown_write(stream);
         }
         break;
     default:
