@@ -176,4 +176,21 @@ gpy_is_finalizing(void)
 #endif
 }
 
+/* Shortens bytes that nobody else has yet; NULL and an exception if that fails.  A little stays
+ * where it is: realloc() would cut it off, and glibc keeps so small a piece for the next malloc()
+ * of its size, behind which, at the top of the heap, no message of a burst goes back to the
+ * system. */
+static inline void
+gpy_bytes_cut(PyObject **bytes, Py_ssize_t len)
+{
+    enum { SMALL = 1040 /* the largest that glibc's tcache takes, and more */ };
+    Py_ssize_t over = PyBytes_GET_SIZE(*bytes) - len;
+    if (over > SMALL || over > len / 8) {
+        (void)_PyBytes_Resize(bytes, len);
+        return;
+    }
+    Py_SET_SIZE((PyVarObject *)*bytes, len);
+    PyBytes_AS_STRING(*bytes)[len] = '\0';
+}
+
 #endif

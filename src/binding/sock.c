@@ -128,9 +128,9 @@ received(struct gpy_sockop *self, ssize_t result)
 {
     if (self->bytes == NULL)
         return PyLong_FromSsize_t(result);
-    if (result != PyBytes_GET_SIZE(self->bytes) && _PyBytes_Resize(&self->bytes, result) < 0)
-        return NULL;
-    return Py_NewRef(self->bytes);
+    if (result != PyBytes_GET_SIZE(self->bytes))
+        gpy_bytes_cut(&self->bytes, result);
+    return Py_XNewRef(self->bytes);
 }
 
 /* (received, address) */

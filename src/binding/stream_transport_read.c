@@ -117,7 +117,7 @@ take_bytes(struct gpy_stream_transport *self, const void *data, size_t len)
     if (data != PyBytes_AS_STRING(bytes) || len < (size_t)PyBytes_GET_SIZE(bytes) / 2)
         Py_SETREF(bytes, PyBytes_FromStringAndSize(data, (Py_ssize_t)len));
     else if (len < (size_t)PyBytes_GET_SIZE(bytes))
-        (void)_PyBytes_Resize(&bytes, (Py_ssize_t)len);
+        gpy_bytes_cut(&bytes, (Py_ssize_t)len);
     return bytes;
 }
 

@@ -1,7 +1,11 @@
 """gyre.Loop(heap_trim=): what a burst leaves in the C library's heap goes back to the system."""
 
+import asyncio
+import ctypes
 import json
 import platform
+import socket
+import sys
 
 import pytest
 from helpers import script
@@ -182,3 +186,69 @@ def test_a_steady_load_is_not_trimmed(kind):
     trims, took_s = map(float, done.stdout.split())
     # None, but a machine that stands still for a tenth of a second makes it look like the end.
     assert trims <= took_s / 0.5, took_s
+
+
+def usable(data):
+    """The size of the block that the object lies in."""
+    call = ctypes.CDLL(None).malloc_usable_size
+    call.restype, call.argtypes = ctypes.c_size_t, [ctypes.c_void_p]
+    return call(id(data))
+
+
+@pytest.fixture
+def plain_blocks():
+    allocator = sys.flags.dev_mode or "debug" in str(sys._xoptions)
+    if platform.libc_ver()[0] != "glibc" or sanitized() or allocator or sys.abiflags:
+        pytest.skip("large objects are no plain blocks of glibc's")
+    assert 100_033 <= usable(bytes(100_000)) < 104_096
+
+
+class Keep(asyncio.Protocol):
+    def __init__(self, wanted):
+        self.wanted = wanted
+
+    def connection_made(self, transport):
+        self.got = []
+        self.size = 0
+        self.there = asyncio.Event()
+
+    def data_received(self, data):
+        self.got.append(data)
+        self.size += len(data)
+        if self.size in self.wanted:
+            self.there.set()
+
+
+# What realloc() cuts off by a few bytes is kept by glibc for the next small malloc(): nothing below
+# it goes back to the system after a burst.
+def test_received_bytes_are_cut_where_they_are(loop, plain_blocks):
+    message = b"7" * 99_500
+
+    async def receive():
+        mine, peer = socket.socketpair()
+        peer.setblocking(False)
+        with peer:
+            transport, protocol = await loop.connect_accepted_socket(
+                lambda: Keep({100_000, 199_500}), mine
+            )
+            for data in (bytes(100_000), message):
+                protocol.there.clear()
+                await loop.sock_sendall(peer, data)
+                await protocol.there.wait()
+            transport.close()
+            return protocol.got
+
+    async def sock_recv():
+        mine, peer = socket.socketpair()
+        mine.setblocking(False)
+        peer.setblocking(False)
+        with mine, peer:
+            await loop.sock_sendall(peer, message)
+            return [await loop.sock_recv(mine, 100_000)]
+
+    for way in (receive, sock_recv):
+        got = loop.run_until_complete(way())
+        assert b"".join(got).endswith(message)
+        assert usable(got[-1]) >= 100_033
+        assert hash(got[-1]) == hash(bytes(memoryview(got[-1])))
+        assert ctypes.string_at(id(got[-1]) + bytes.__basicsize__ - 1 + len(got[-1]), 1) == b"\0"
