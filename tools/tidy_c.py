@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("probe",),
     ("ring",),
     ("op",),
-    ("bufgroup", "fixed", "timer", "wakeup", "sendq", "spin", "hold", "heap"),
+    ("bufgroup", "fixed", "timer", "wakeup", "sendq", "spin", "hold", "heap", "ballast"),
     ("host",),
     ("loop.h",),
     ("poll", "wakeup.c"),

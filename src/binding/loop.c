@@ -220,6 +220,7 @@ loop_init(struct gpy_loop *self, PyObject *args, PyObject *kwargs)
         return -1;
     gy_spin_init(&self->core.spin, spin_ns, spin_always);
     gy_heap_init(&self->core.heap, heap_trim && gy_sys_trims_heap());
+    gy_ballast_init(&self->core.ballast, heap_trim && gy_sys_trims_heap());
     self->core.ring_sends = self->send_policy == GPY_SEND_BATCHED;
     self->core.hold.wanted = self->send_policy == GPY_SEND_ADAPTIVE;
     return find_overrides(self);
@@ -502,6 +503,8 @@ loop_stats(struct gpy_loop *self, PyObject *Py_UNUSED(ignored))
         {"spins_found", core->spin.found},
         {"spin_ns", core->spin.spent_ns},
         {"heap_trims", core->heap.trims},
+        {"ballasts", core->ballast.placed},
+        {"ballast_held", core->ballast.block != NULL},
         {"ops_submitted", core->counters.ops_submitted},
         {"ops_landed", core->counters.ops_landed},
         {"ops_in_flight", core->inflight},

@@ -181,6 +181,8 @@ gy_loop_reap(struct gy_loop *loop)
     GY_ASSERT(loop->running);
     GY_ASSERT(!loop->quiet);
     loop->turn++;
+    if (GY_UNLIKELY(gy_loop_data_bytes(loop) >= loop->ballast.look_at))
+        gy_ballast_look(&loop->ballast, gy_loop_data_bytes(loop), gy_sys_heap_end());
     if (GY_UNLIKELY(!gy_list_empty(&loop->failed)))
         run_work(loop, &loop->failed);
     if (GY_UNLIKELY(!gy_list_empty(&loop->work)))

@@ -20,6 +20,7 @@
 
 #include "bufgroup.h"
 #include "forkmark.h"
+#include "ballast.h"
 #include "heap.h"
 #include "hold.h"
 #include "op.h"
@@ -91,10 +92,11 @@ struct gy_loop {
     uint32_t live;           /* streams and listeners not yet closed                  */
     struct gy_timers timers; /* the embedder's (call_later) and the core's own        */
     struct gy_wakeup wakeup;
-    struct gy_spin spin;   /* the embedder sets it: gy_spin_init(); at first it never looks */
-    int64_t look_ns;       /* how long this wait looks before it sleeps                    */
-    int64_t wait_began_ns; /* 0: not measured                                              */
-    struct gy_heap heap;   /* the embedder sets it: gy_heap_init(); at first not wanted    */
+    struct gy_spin spin;       /* the embedder sets it: gy_spin_init(); at first it never looks */
+    int64_t look_ns;           /* how long this wait looks before it sleeps                    */
+    int64_t wait_began_ns;     /* 0: not measured                                              */
+    struct gy_ballast ballast; /* the embedder's, as heap */
+    struct gy_heap heap;       /* the embedder sets it: gy_heap_init(); at first not wanted    */
     struct gy_bufgroup buffers;
     struct gy_list fixed; /* struct gy_fixed: memory registered with the ring          */
     void *scratch;        /* GY_RECV_BYTES_MAX bytes, allocated at first use       */
@@ -148,6 +150,13 @@ gy_loop_forked(const struct gy_loop *loop)
 
 /* The clock of the ring; also after gy_loop_close. */
 int64_t gy_loop_now_ns(const struct gy_loop *loop);
+
+/* What has been received and sent, and read and written by operations on files. */
+static inline uint64_t
+gy_loop_data_bytes(const struct gy_loop *loop)
+{
+    return loop->counters.bytes_in + loop->counters.bytes_out + loop->heap.other_bytes;
+}
 
 /* Work that must run in the next turn whatever the kernel says (so: do not block). */
 static inline bool

@@ -31,6 +31,7 @@ gy_loop_init(struct gy_loop *loop, const struct gy_ring_options *options,
     gy_list_init(&loop->short_reads);
     loop->mark_due_ns = GY_NS_NEVER;
     gy_heap_init(&loop->heap, false);
+    gy_ballast_init(&loop->ballast, false);
     gy_list_init(&loop->work);
     gy_list_init(&loop->failed);
     gy_list_init(&loop->resumed);
@@ -187,6 +188,7 @@ gy_loop_quiesce(struct gy_loop *loop, int64_t limit_ns)
         if (ring->ops->rest != NULL)
             ring->ops->rest(ring);
     }
+    gy_ballast_drop(&loop->ballast);
     loop->running = false;
     GY_TRACE(QUIESCE, loop, loop->inflight, limit_ns);
     return loop->inflight;

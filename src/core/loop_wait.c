@@ -108,9 +108,7 @@ sleep_until(struct gy_loop *loop, int64_t deadline_ns)
 static uint64_t
 moved_bytes(const struct gy_loop *loop)
 {
-    const struct gy_loop_counters *counters = &loop->counters;
-    return counters->bytes_in + counters->bytes_out + loop->heap.other_bytes +
-           loop->ring->counters.events * GY_HEAP_EVENT_BYTES;
+    return gy_loop_data_bytes(loop) + loop->ring->counters.events * GY_HEAP_EVENT_BYTES;
 }
 
 static GY_COLD void
@@ -139,6 +137,13 @@ heap_deadline(struct gy_loop *loop, uint64_t moved)
     return loop->heap.due_ns;
 }
 
+static __attribute__((noinline)) int64_t
+ballast_deadline(struct gy_loop *loop)
+{
+    int64_t now_ns = loop->wait_began_ns != 0 ? loop->wait_began_ns : gy_loop_now_ns(loop);
+    return gy_ballast_wait(&loop->ballast, now_ns, gy_loop_data_bytes(loop));
+}
+
 int
 gy_loop_wait(struct gy_loop *loop, int64_t deadline_ns)
 {
@@ -154,6 +159,10 @@ gy_loop_wait(struct gy_loop *loop, int64_t deadline_ns)
     if (GY_UNLIKELY(gy_heap_stirs(&loop->heap, moved)) && deadline_ns > 0) {
         int64_t heap_ns = heap_deadline(loop, moved);
         deadline_ns = heap_ns < deadline_ns ? heap_ns : deadline_ns;
+    }
+    if (GY_UNLIKELY(loop->ballast.block != NULL)) {
+        int64_t ballast_ns = ballast_deadline(loop);
+        deadline_ns = ballast_ns < deadline_ns ? ballast_ns : deadline_ns;
     }
     if (GY_UNLIKELY(loop->sqe_shortage)) {
         /* Perhaps the wakeup itself is not armed: look again soon. */

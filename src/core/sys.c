@@ -396,6 +396,13 @@ gy_sys_trims_heap(void)
 {
     return true;
 }
+
+uintptr_t
+gy_sys_heap_end(void)
+{
+    void *end = sbrk(0);
+    return end == (void *)-1 ? 0 : (uintptr_t)end;
+}
 #else
 void
 gy_sys_trim_heap(void)
@@ -406,6 +413,12 @@ bool
 gy_sys_trims_heap(void)
 {
     return false;
+}
+
+uintptr_t
+gy_sys_heap_end(void)
+{
+    return 0;
 }
 #endif
 

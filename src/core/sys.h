@@ -68,6 +68,8 @@ uint64_t gy_sys_resident_bytes(void);
 /* Gives back to the system what is free in the C library's heap, all of it; may take a while. */
 void gy_sys_trim_heap(void);
 bool gy_sys_trims_heap(void); /* is there such a call */
+/* Where the C library's heap ends; 0: not to be known.  No call to the kernel. */
+uintptr_t gy_sys_heap_end(void);
 /* Whole pages, zeroed, private; the child of a fork does not inherit them (MADV_DONTFORK), so a
  * forked child must not unmap them: the addresses may be another mapping by then. */
 void *gy_map(size_t bytes);

@@ -252,3 +252,44 @@ def test_received_bytes_are_cut_where_they_are(loop, plain_blocks):
         assert usable(got[-1]) >= 100_033
         assert hash(got[-1]) == hash(bytes(memoryview(got[-1])))
         assert ctypes.string_at(id(got[-1]) + bytes.__basicsize__ - 1 + len(got[-1]), 1) == b"\0"
+
+
+# Every second message takes memory at the top of the heap, and each other one gives it back.
+STORM = """
+    import asyncio, json
+    import gyre
+
+    SIZE, ROUNDS = 1 << 20, 200
+
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        async def sink(reader, writer):
+            pieces = []
+            while await reader.read(SIZE):
+                pieces = [] if pieces else [b"x" * 100_000 for _ in range(20)]
+            writer.close()
+
+        server = await asyncio.start_server(sink, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        held = False
+        for _ in range(ROUNDS):
+            writer.write(bytes(SIZE))
+            await writer.drain()
+            held = held or bool(loop.stats()["ballast_held"])
+        writer.close()
+        await reader.read()
+        while loop.stats()["ballast_held"]:
+            await asyncio.sleep(0.05)
+        print(json.dumps([held, loop.stats()["ballasts"]]))
+
+    asyncio.Runner(loop_factory=gyre.new_event_loop).run(main())
+"""
+
+
+def test_a_heap_that_swings_is_kept_until_it_is_quiet(kind):
+    done = script(STORM)
+    assert done.returncode == 0, done.stderr
+    held, ballasts = json.loads(done.stdout)
+    if platform.libc_ver()[0] == "glibc" and not sanitized():
+        assert held and ballasts >= 1
