@@ -587,15 +587,17 @@ def test_debug_log_of_slow_callbacks(loop, connect, asyncio_log):
     class Slow(Quiet):
         def data_received(self, data):
             threading.Event().wait(0.03)
+            heard.set()
 
     async def main():
         transport, protocol, theirs = await connect(Slow(loop))
         theirs.sendall(b"x")
-        await asyncio.sleep(0.05)
+        await heard.wait()
         await closed(transport, protocol)
 
+    heard = asyncio.Event()
     drive(loop, main())
-    assert any("took 0.0" in text for text in asyncio_log.messages())
+    assert any(re.search(r" took \d+\.\d+ seconds$", text) for text in asyncio_log.messages())
 
 
 # ---- sendfile, whose door is the transport
