@@ -66,7 +66,7 @@ def told(exc):
     if exc is None:
         return None
     if isinstance(exc, BaseExceptionGroup):
-        return (type(exc).__name__, *sorted(map(repr, map(told, exc.exceptions))))
+        return (type(exc).__name__, *sorted(map(blurred, map(told, exc.exceptions)), key=repr))
     if isinstance(exc, ssl.SSLError):  # the text has a line number of OpenSSL's caller
         return (type(exc).__name__, exc.reason)
     more = [str(exc.partial)] if isinstance(exc, asyncio.IncompleteReadError) else []
