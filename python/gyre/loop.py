@@ -86,7 +86,8 @@ class Loop(
     one system call (UDP_SEGMENT), and those of one sender arrive by one (UDP_GRO), where the kernel
     can; protocols see no difference.
     heap_trim: what a burst of messages leaves in the C library's heap goes back to the system
-    (malloc_trim(3)) once the loop has had little to do for a tenth of a second; glibc only.
+    (malloc_trim(3)) once the loop has had little to do for a tenth of a second, and while large
+    messages come it stays where it is; glibc only.
     Raises BackendError, with the cause and a remedy, where the backend is refused.
     """
 

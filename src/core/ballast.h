@@ -3,11 +3,11 @@
  * glibc returns the top of its heap with each large free() that leaves more than a threshold there.
  * Where large messages are made and freed near the top, this happens again and again, and each time
  * the next message pays for it: two calls of brk(2), and a fault for each page.  A block that lies
- * near the top keeps everything below it.  It is put there when the end of the heap has moved down
- * GY_BALLAST_FALLS times in GY_BALLAST_LOOKS, one a turn and one per GY_BALLAST_SAMPLE_BYTES, and
- * goes when little has been moved for GY_BALLAST_QUIET_NS, and with it what glibc would have
- * returned.  Only a heap that ends at the program's break is looked at: glibc's first arena. Owner:
- * the loop.  Thread: the loop's. */
+ * near the top keeps everything below it.  What is "moved" here is received.  It is put there when
+ * the end of the heap has moved down GY_BALLAST_FALLS times in GY_BALLAST_LOOKS, one a turn and one
+ * per GY_BALLAST_SAMPLE_BYTES, and goes when little has been moved for GY_BALLAST_QUIET_NS, and
+ * with it what glibc would have returned.  Only a heap that ends at the program's break is looked
+ * at: glibc's first arena. Owner: the loop.  Thread: the loop's. */
 #ifndef GY_BALLAST_H
 #define GY_BALLAST_H
 

@@ -181,13 +181,13 @@ gy_loop_reap(struct gy_loop *loop)
     GY_ASSERT(loop->running);
     GY_ASSERT(!loop->quiet);
     loop->turn++;
-    if (GY_UNLIKELY(gy_loop_data_bytes(loop) >= loop->ballast.look_at))
-        gy_ballast_look(&loop->ballast, gy_loop_data_bytes(loop), gy_sys_heap_end());
     if (GY_UNLIKELY(!gy_list_empty(&loop->failed)))
         run_work(loop, &loop->failed);
     if (GY_UNLIKELY(!gy_list_empty(&loop->work)))
         run_work(loop, &loop->work);
     begin = *bytes_in;
+    if (GY_UNLIKELY(begin >= loop->ballast.look_at))
+        gy_ballast_look(&loop->ballast, begin, gy_sys_heap_end());
     gy_loop_pass_begin(loop, loop->reaped);
     while (done < GY_REAP_BUDGET_EVENTS && *bytes_in - begin < GY_REAP_BUDGET_BYTES &&
            may_go_on(loop) && gy_loop_next_event(loop, &ev)) {

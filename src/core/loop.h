@@ -151,13 +151,6 @@ gy_loop_forked(const struct gy_loop *loop)
 /* The clock of the ring; also after gy_loop_close. */
 int64_t gy_loop_now_ns(const struct gy_loop *loop);
 
-/* What has been received and sent, and read and written by operations on files. */
-static inline uint64_t
-gy_loop_data_bytes(const struct gy_loop *loop)
-{
-    return loop->counters.bytes_in + loop->counters.bytes_out + loop->heap.other_bytes;
-}
-
 /* Work that must run in the next turn whatever the kernel says (so: do not block). */
 static inline bool
 gy_loop_has_work(const struct gy_loop *loop)

@@ -108,7 +108,9 @@ sleep_until(struct gy_loop *loop, int64_t deadline_ns)
 static uint64_t
 moved_bytes(const struct gy_loop *loop)
 {
-    return gy_loop_data_bytes(loop) + loop->ring->counters.events * GY_HEAP_EVENT_BYTES;
+    const struct gy_loop_counters *counters = &loop->counters;
+    return counters->bytes_in + counters->bytes_out + loop->heap.other_bytes +
+           loop->ring->counters.events * GY_HEAP_EVENT_BYTES;
 }
 
 static GY_COLD void
@@ -141,7 +143,7 @@ static __attribute__((noinline)) int64_t
 ballast_deadline(struct gy_loop *loop)
 {
     int64_t now_ns = loop->wait_began_ns != 0 ? loop->wait_began_ns : gy_loop_now_ns(loop);
-    return gy_ballast_wait(&loop->ballast, now_ns, gy_loop_data_bytes(loop));
+    return gy_ballast_wait(&loop->ballast, now_ns, loop->counters.bytes_in);
 }
 
 int
