@@ -116,12 +116,14 @@ class Sockets(World):
         self.calls.append(task)
 
     async def call(self, thing, direction, method, size):
+        """What receives and what sends has a trace each: both may end by one event."""
+        label = thing.label + (" sends" if direction else " receives")
         try:
             result = await getattr(self, "call_" + method)(thing, size)
         except (Exception, asyncio.CancelledError) as exc:
-            self.note(thing.label, method, "raised", told(exc))
+            self.note(label, method, "raised", told(exc))
         else:
-            self.note(thing.label, method, result)
+            self.note(label, method, result)
         finally:
             thing.waiting[direction] = None
 

@@ -252,6 +252,8 @@ class Conn:
             return ends and self.kind in PIPES
         if callback == "eof_received":  # the end is still readable, and told again
             return action in ("exit", "interrupt")
+        if callback == "resume_writing":  # its writer stays, with nothing to write
+            return action in ("exit", "interrupt")
         return False
 
     def got(self, number, data):

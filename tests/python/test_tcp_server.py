@@ -268,7 +268,8 @@ def test_factory_of_what_is_no_protocol(loop, kind, unraisable, product):
                 gc.collect()
             assert await loop.sock_recv(peer, 1) == b""
         server.close()
-        await server.wait_closed()
+        if kind != "asyncio":  # 3.12 counts the connection for ever
+            await server.wait_closed()
 
     drive(loop, main())
     if kind == "asyncio":
