@@ -37,6 +37,9 @@ void gy_stream_queue_work(struct gy_stream *stream);
  * flight. */
 void gy_stream_fail(struct gy_stream *stream, int err);
 void gy_stream_queue_error(struct gy_stream *stream);
+/* stream_recv.c: a send that waited has failed.  What the peer sent before it left is told first: a
+ * selector loop reads before it writes, and nobody may have heard of those bytes yet. */
+void gy_stream_receive_last(struct gy_stream *stream);
 /* An op of a closing stream has landed: finishes when it was the last. */
 void gy_stream_settle(struct gy_stream *stream);
 

@@ -238,6 +238,28 @@ receive_once(struct gy_stream *stream, unsigned calls)
     return false;
 }
 
+void
+gy_stream_receive_last(struct gy_stream *stream)
+{
+    bool cut = false;
+    void *data;
+    size_t len;
+    ssize_t got;
+
+    if (!gy_stream_may_deliver(stream) || stream->recv_mode == GY_RECV_MULTISHOT ||
+        (stream->flags & (GY_STREAM_PIPE | GY_STREAM_EOF | GY_STREAM_WATCH)) != 0 ||
+        !name_memory(stream, &data, &len))
+        return;
+    got = call_recv(stream, data, len, &cut);
+    if (got <= 0) {
+        memory_unused(stream);
+        return;
+    }
+    stream->loop->counters.recv_calls++;
+    stream->loop->counters.bytes_in += (uint64_t)got;
+    stream->host->data(stream, data, (size_t)got);
+}
+
 static void
 receive_by_poll(struct gy_stream *stream)
 {

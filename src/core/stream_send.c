@@ -456,8 +456,10 @@ gy_stream_on_send(struct gy_loop *loop, struct gy_op *op, const struct gy_event 
         return; /* the poll goes on */
     if (res > 0)
         account(stream, (size_t)res);
-    else if (res < 0 && res != -ECANCELED && res != -EINTR && res != -EAGAIN)
+    else if (res < 0 && res != -ECANCELED && res != -EINTR && res != -EAGAIN) {
+        gy_stream_receive_last(stream);
         gy_stream_fail(stream, res);
+    }
     if ((stream->flags & GY_STREAM_CLOSING) != 0) {
         gy_stream_drop_queue(stream);
         gy_stream_settle(stream);

@@ -53,6 +53,16 @@ TRANSPORTS = {
         [("start_tls", 0, False)],
         [("peer_send", 0, 5000), ("peer_reset", 0)],
     ],
+    "data before a reset that a waiting send hears of": [
+        [("open", "unix", False, False, False, [])],
+        [("write", 0, BIG, bytes)],
+        [("peer_send", 0, 1), ("peer_close", 0)],
+    ],
+    "the same over TLS": [
+        [("open", "tls", False, False, False, [])],
+        [("write", 0, BIG, bytes)],
+        [("peer_send", 0, 1), ("peer_close", 0)],
+    ],
     "write_eof after a reset": [
         [("open", "tcp", False, False, False, [])],
         [],
