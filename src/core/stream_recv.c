@@ -241,23 +241,12 @@ receive_once(struct gy_stream *stream, unsigned calls)
 void
 gy_stream_receive_last(struct gy_stream *stream)
 {
-    bool cut = false;
-    void *data;
-    size_t len;
-    ssize_t got;
+    uint32_t others = GY_STREAM_PIPE | GY_STREAM_EOF | GY_STREAM_WATCH;
 
-    if (!gy_stream_may_deliver(stream) || stream->recv_mode == GY_RECV_MULTISHOT ||
-        (stream->flags & (GY_STREAM_PIPE | GY_STREAM_EOF | GY_STREAM_WATCH)) != 0 ||
-        !name_memory(stream, &data, &len))
-        return;
-    got = call_recv(stream, data, len, &cut);
-    if (got <= 0) {
-        memory_unused(stream);
-        return;
-    }
-    stream->loop->counters.recv_calls++;
-    stream->loop->counters.bytes_in += (uint64_t)got;
-    stream->host->data(stream, data, (size_t)got);
+    /* MULTISHOT: the ring may hold bytes that come before those in the socket. */
+    if (gy_stream_may_deliver(stream) && (stream->flags & others) == 0 &&
+        stream->recv_mode != GY_RECV_MULTISHOT)
+        (void)receive_once(stream, 1); /* not the end, which has its own turn */
 }
 
 static void
