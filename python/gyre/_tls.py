@@ -53,6 +53,11 @@ class SSLProtocol(_gyre.SSLCore, _asyncio.SSLProtocol):  # type: ignore[misc]
         self._ssl_buffer = _NO_BUFFER
         self._ssl_buffer_view = _NO_VIEW
 
+    def _abort(self, *args: Any) -> None:
+        # What was written in data_received() waits for its end; in asyncio it has left.
+        self._get_write_buffer_size()
+        super()._abort(*args)
+
     def _get_app_transport(self) -> Any:
         if self._app_transport is None:
             if self._app_transport_created:

@@ -11,6 +11,8 @@ from differential_streams import Streams
 from differential_transports import BIG, Transports
 
 LAST_WORDS = [("connection_lost", 0, [("sendto", 10, "peer")] * 3, ("raise", "value"))]
+ANSWER_AND_ABORT = ("data_received", 0, [("write", 1, bytes), ("abort",)], None)
+ANSWER_AND_RAISE = ("data_received", 0, [("write", 1, bytes)], ("raise", "value"))
 TRANSPORTS = {
     "a mark below zero": [
         [("open", "unix", False, False, False, [])],
@@ -62,6 +64,14 @@ TRANSPORTS = {
         [("open", "tls", False, False, False, [])],
         [("write", 0, BIG, bytes)],
         [("peer_send", 0, 1), ("peer_close", 0)],
+    ],
+    "TLS: an answer, and abort()": [
+        [("open", "tls", False, False, False, [ANSWER_AND_ABORT])],
+        [("peer_send", 0, 1)],
+    ],
+    "TLS: an answer, and an exception": [
+        [("open", "tls", False, False, False, [ANSWER_AND_RAISE])],
+        [("peer_send", 0, 1)],
     ],
     "write_eof after a reset": [
         [("open", "tcp", False, False, False, [])],
