@@ -53,10 +53,16 @@ class SSLProtocol(_gyre.SSLCore, _asyncio.SSLProtocol):  # type: ignore[misc]
         self._ssl_buffer = _NO_BUFFER
         self._ssl_buffer_view = _NO_VIEW
 
+    # What was written in data_received() waits for its end: here it leaves, as in asyncio it has.
+
     def _abort(self, *args: Any) -> None:
-        # What was written in data_received() waits for its end; in asyncio it has left.
         self._get_write_buffer_size()
         super()._abort(*args)
+
+    def _fatal_error(self, exc: BaseException, *args: Any) -> None:
+        if not isinstance(exc, OSError):  # else OpenSSL's alert would leave, too
+            self._get_write_buffer_size()
+        super()._fatal_error(exc, *args)
 
     def _get_app_transport(self) -> Any:
         if self._app_transport is None:

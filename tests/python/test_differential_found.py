@@ -13,6 +13,7 @@ from differential_transports import BIG, Transports
 LAST_WORDS = [("connection_lost", 0, [("sendto", 10, "peer")] * 3, ("raise", "value"))]
 ANSWER_AND_ABORT = ("data_received", 0, [("write", 1, bytes), ("abort",)], None)
 ANSWER_AND_RAISE = ("data_received", 0, [("write", 1, bytes)], ("raise", "value"))
+END_AND_RAISE = ("eof_received", 0, [("write", 1, bytes)], ("raise", "base"))
 TRANSPORTS = {
     "a mark below zero": [
         [("open", "unix", False, False, False, [])],
@@ -68,6 +69,10 @@ TRANSPORTS = {
     "TLS: an answer, and abort()": [
         [("open", "tls", False, False, False, [ANSWER_AND_ABORT])],
         [("peer_send", 0, 1)],
+    ],
+    "TLS: an answer at the end, and an exception": [
+        [("open", "tls", False, False, False, [END_AND_RAISE])],
+        [("peer_eof", 0)],
     ],
     "TLS: an answer, and an exception": [
         [("open", "tls", False, False, False, [ANSWER_AND_RAISE])],
