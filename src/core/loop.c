@@ -115,7 +115,7 @@ before_upcalls(struct gy_loop *loop)
 
 /* Runs what was on the list when it began, so that work that asks for more work cannot keep the
  * kernel waiting. */
-static GY_COLD void
+static __attribute__((noinline)) void
 run_work(struct gy_loop *loop, struct gy_list *work)
 {
     struct gy_list now;
@@ -181,9 +181,7 @@ gy_loop_reap(struct gy_loop *loop)
     GY_ASSERT(loop->running);
     GY_ASSERT(!loop->quiet);
     loop->turn++;
-    if (GY_UNLIKELY(!gy_list_empty(&loop->failed)))
-        run_work(loop, &loop->failed);
-    if (GY_UNLIKELY(!gy_list_empty(&loop->work)))
+    if (!gy_list_empty(&loop->work))
         run_work(loop, &loop->work);
     begin = *bytes_in;
     if (GY_UNLIKELY(begin >= loop->ballast.look_at))

@@ -18,9 +18,9 @@
 #ifndef GY_LOOP_H
 #define GY_LOOP_H
 
+#include "ballast.h"
 #include "bufgroup.h"
 #include "forkmark.h"
-#include "ballast.h"
 #include "heap.h"
 #include "hold.h"
 #include "op.h"
@@ -80,7 +80,7 @@ struct gy_loop {
     int64_t mark_due_ns;      /* when to ask them at the latest; GY_NS_NEVER: there are none */
     struct gy_list bursts;    /* datagram sockets that sent in this callback (gy_dgram.burst) */
     struct gy_list work;      /* gy_work items: deferred work                          */
-    struct gy_list failed;    /* the same, of streams that have an error to tell: in this turn */
+    struct gy_list failed;    /* the same, of streams that have an error to tell: at its end */
     struct gy_list resumed;   /* the same, from the next poll or wait on: what the callbacks that
                                  were scheduled before it go before                      */
     bool ring_sends;          /* the embedder's: streams send by ops of the ring alone */

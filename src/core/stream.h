@@ -99,12 +99,12 @@ struct gy_stream {
     const struct gy_stream_host *host;
     int fd;
     uint32_t flags;
-    uint8_t policy;       /* enum gy_recv_policy                                      */
-    uint8_t recv_mode;    /* the policy that recv_op was last armed with               */
-    uint8_t full_reads;   /* MULTISHOT: receives in a row that filled their buffer    */
-    uint8_t read_turn;    /* the low bits of loop->turn when it was read last         */
-    int32_t error;        /* -errno that host->error still has to hear from the work list, or 0 */
-    struct gy_list dirty; /* in loop->dirty: has unsent segments not yet tried        */
+    uint8_t policy;            /* enum gy_recv_policy                                      */
+    uint8_t recv_mode;         /* the policy that recv_op was last armed with               */
+    uint8_t full_reads;        /* MULTISHOT: receives in a row that filled their buffer    */
+    uint8_t read_turn;         /* the low bits of loop->turn when it was read last         */
+    int32_t error;             /* -errno that host->error still has to hear, or 0 */
+    struct gy_list dirty;      /* in loop->dirty: has unsent segments not yet tried        */
     struct gy_list short_read; /* in loop->short_reads: perhaps it stopped at urgent data  */
     struct gy_work work;       /* readable, to be re-armed, failed, or to finish           */
     struct gy_op recv_op;
@@ -135,7 +135,7 @@ void gy_stream_set_policy(struct gy_stream *stream, enum gy_recv_policy policy);
  * 0, or -ENOMEM (nothing taken), -EPIPE after shutdown_write, error or close (nothing taken). */
 int gy_stream_write(struct gy_stream *stream, const struct gy_segment *segment);
 /* Sends now what can be sent without waiting, unless a send is in flight.  Errors are reported by
- * host->error from the loop's next turn, never from inside this call; host->drained is not called
+ * host->error at the end of a turn, never from inside this call; host->drained is not called
  * either (the caller sees gy_stream_queued()), host->release is. */
 void gy_stream_flush(struct gy_stream *stream);
 /* For loop.c: flushes those of a list of dirty streams that can leave by one call, and unlinks
@@ -145,7 +145,7 @@ void gy_stream_flush_many(struct gy_loop *loop, struct gy_list *streams);
  * anything. */
 void gy_stream_flush_dirty(struct gy_stream *stream);
 /* Tries to send `data` without queueing anything: bytes taken (0..len), 0 if the queue is not empty
- * or the socket is full, or -errno (reported by host->error in the next turn as well). */
+ * or the socket is full, or -errno (reported by host->error at the end of the turn as well). */
 ssize_t gy_stream_try_write(struct gy_stream *stream, const void *data, size_t len);
 static inline size_t
 gy_stream_queued(const struct gy_stream *stream)
