@@ -56,12 +56,12 @@ class SSLProtocol(_gyre.SSLCore, _asyncio.SSLProtocol):  # type: ignore[misc]
     # What was written in data_received() waits for its end: here it leaves, as in asyncio it has.
 
     def _abort(self, *args: Any) -> None:
-        self._get_write_buffer_size()
+        self._send_held()
         super()._abort(*args)
 
     def _fatal_error(self, exc: BaseException, *args: Any) -> None:
         if not isinstance(exc, OSError):  # else OpenSSL's alert would leave, too
-            self._get_write_buffer_size()
+            self._send_held()
         super()._fatal_error(exc, *args)
 
     def _get_app_transport(self) -> Any:

@@ -244,6 +244,15 @@ ssl_get_write_buffer_size(struct gpy_ssl *self, PyObject *Py_UNUSED(ignored))
     return PyLong_FromSsize_t(gpy_ssl_write_buffer_size(self));
 }
 
+/* What was written in data_received(), and waits for its end, leaves now. */
+static PyObject *
+ssl_send_held(struct gpy_ssl *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->feeding && self->ssl_socket != NULL && gpy_ssl_drain(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 /* True where OpenSSL is called directly; for tests. */
 static PyObject *
 ssl_is_direct(struct gpy_ssl *self, PyObject *Py_UNUSED(ignored))
@@ -265,6 +274,7 @@ ssl_adopt_streams(struct gpy_ssl *self, PyObject *Py_UNUSED(ignored))
 static PyMethodDef ssl_methods[] = {
     {"_adopt_streams", (PyCFunction)ssl_adopt_streams, METH_NOARGS, NULL},
     {"_watch", (PyCFunction)ssl_watch, METH_VARARGS, NULL},
+    {"_send_held", (PyCFunction)ssl_send_held, METH_NOARGS, NULL},
     {"_is_direct", (PyCFunction)ssl_is_direct, METH_NOARGS, NULL},
     {"_do_read", (PyCFunction)ssl_do_read, METH_NOARGS, NULL},
     {"_process_outgoing", (PyCFunction)ssl_process_outgoing, METH_NOARGS, NULL},

@@ -80,10 +80,10 @@ find_all(void *handle)
     return FIND(SSL_read_ex) && FIND(SSL_write_ex) && FIND(SSL_pending) && FIND(SSL_get_error) &&
            FIND(SSL_get_ex_data) && FIND(SSL_get_rbio) && FIND(SSL_get_wbio) && FIND(BIO_write) &&
            FIND(BIO_read) && FIND(BIO_ctrl_pending) && FIND(BIO_ctrl) && FIND(BIO_new) &&
-           FIND(BIO_free) && FIND(BIO_up_ref) && FIND(BIO_set_init) && FIND(BIO_set_data) &&
-           FIND(BIO_get_data) && FIND(BIO_set_flags) && FIND(BIO_clear_flags) &&
-           FIND(BIO_test_flags) && FIND(SSL_set0_rbio) && FIND(SSL_set0_wbio) &&
-           FIND(ERR_peek_error) && FIND(ERR_clear_error);
+           FIND(BIO_up_ref) && FIND(BIO_set_init) && FIND(BIO_set_data) && FIND(BIO_get_data) &&
+           FIND(BIO_set_flags) && FIND(BIO_clear_flags) && FIND(BIO_test_flags) &&
+           FIND(SSL_set0_rbio) && FIND(SSL_set0_wbio) && FIND(ERR_peek_error) &&
+           FIND(ERR_clear_error);
 #undef FIND
 }
 

@@ -33,7 +33,6 @@ struct gpy_openssl {
     size_t (*BIO_ctrl_pending)(void *bio);
     long (*BIO_ctrl)(void *bio, int command, long number, void *pointer);
     void *(*BIO_new)(const void *method);
-    int (*BIO_free)(void *bio);
     int (*BIO_up_ref)(void *bio);
     void (*BIO_set_init)(void *bio, int init);
     void (*BIO_set_data)(void *bio, void *data);

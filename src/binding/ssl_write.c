@@ -19,8 +19,7 @@ gpy_ssl_write_buffer_size(struct gpy_ssl *self)
     return (Py_ssize_t)gpy_ssl_outgoing(self) + self->backlog_bytes;
 }
 
-/* ---- records -> transport
- * --------------------------------------------------------------------------
+/* ---- records -> transport -----------------------------------------------------------------------
  */
 
 static struct gpy_stream_transport *
