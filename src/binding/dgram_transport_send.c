@@ -90,7 +90,7 @@ push(struct gpy_dgram_transport *self, const struct outgoing *out, PyObject *own
     gpy_transport_pin(base);
     int err = gy_dgram_push(&self->dgram, &datagram, to);
     if (GY_LIKELY(err == 0))
-        return gpy_none_or_error(base->conn_lost ? 0 : gpy_transport_maybe_pause(base));
+        return gpy_none_or_error(gpy_transport_maybe_pause(base));
     Py_DECREF(owner);
     return err == -ENOMEM ? PyErr_NoMemory() : Py_NewRef(Py_None);
 }

@@ -11,6 +11,7 @@ from differential_streams import Streams
 from differential_transports import BIG, Transports
 
 LAST_WORDS = [("connection_lost", 0, [("sendto", 10, "peer")] * 3, ("raise", "value"))]
+CLOSE_AND_SEND = ("connection_made", 0, [("close",), *[("sendto", 70000, "peer")] * 4], None)
 ANSWER_AND_ABORT = ("data_received", 0, [("write", 1, bytes), ("abort",)], None)
 ANSWER_AND_RAISE = ("data_received", 0, [("write", 1, bytes)], ("raise", "value"))
 END_AND_RAISE = ("eof_received", 0, [("write", 1, bytes)], ("raise", "base"))
@@ -100,6 +101,9 @@ TRANSPORTS = {
         [("open", "tls", False, False, True, [])],
         [("limits", 0, 10, None), ("write", 0, BIG, bytes)],
         [("write", 0, BIG, bytes), ("write", 0, 10, bytes)],
+    ],
+    "datagrams beyond the mark after close": [
+        [("open", "unix_dgram", False, False, False, [CLOSE_AND_SEND])],
     ],
     "datagrams from connection_lost": [
         [("open", "udp_any", False, False, True, LAST_WORDS)],
