@@ -15,11 +15,11 @@
  * here without a task. The GIL is released around the wait and nowhere else. One thread, one
  * serve() at a time. */
 #include "floor.h"
+#include "limit.h"
 
 #include <errno.h>
 #include <malloc.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { EVENTS_MAX = 512 };
@@ -62,14 +62,6 @@ accept_all(struct server *server)
 
 /* ---- the loop ---- */
 
-static int64_t
-now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 static int
 wait_for_events(const struct server *server, struct epoll_event *events)
 {
@@ -79,7 +71,7 @@ wait_for_events(const struct server *server, struct epoll_event *events)
             int count = epoll_wait(server->epoll_fd, events, EVENTS_MAX, 0);
             if (count != 0)
                 return count;
-            int64_t now = now_us();
+            int64_t now = limit_now_us();
             if (until == 0)
                 until = now + server->spin_us;
             else if (now >= until)

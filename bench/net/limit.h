@@ -1,8 +1,18 @@
-/* limit.h: what the two C echo servers share: arguments, the listener, the first line of output. */
+/* limit.h: what the two C echo servers share: arguments, the listener, the first line of output.
+ * The floor has the clock from here. */
 #ifndef BENCH_LIMIT_H
 #define BENCH_LIMIT_H
 
 #include <stdint.h>
+#include <time.h>
+
+static inline int64_t
+limit_now_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
 
 struct limit_options {
     const char *unix_path; /* NULL: TCP on a free port of 127.0.0.1 */

@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { BUFFER_BYTES = 256 * 1024, EVENTS_MAX = 512 };
@@ -118,24 +117,16 @@ listener_ready(int listener)
     }
 }
 
-static int64_t
-now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 static int
 wait_for_events(struct epoll_event *events, int64_t spin_us)
 {
     if (spin_us > 0) {
-        int64_t until = now_us() + spin_us;
+        int64_t until = limit_now_us() + spin_us;
         do {
             int count = epoll_wait(epoll_fd, events, EVENTS_MAX, 0);
             if (count != 0)
                 return count;
-        } while (now_us() < until);
+        } while (limit_now_us() < until);
     }
     return epoll_wait(epoll_fd, events, EVENTS_MAX, -1);
 }

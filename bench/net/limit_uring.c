@@ -17,7 +17,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { BUFFERS = 256, BUFFER_BYTES = 64 * 1024, GROUP = 1, QUEUE = 256, COMPLETIONS = 4096 };
@@ -229,24 +228,16 @@ dispatch(int listener, const struct io_uring_cqe *cqe)
         on_receive(client, cqe);
 }
 
-static int64_t
-now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 static void
 submit_and_wait(int64_t spin_us)
 {
     if (spin_us > 0) {
-        int64_t until = now_us() + spin_us;
+        int64_t until = limit_now_us() + spin_us;
         do {
             io_uring_submit_and_get_events(&ring);
             if (io_uring_cq_ready(&ring) != 0)
                 return;
-        } while (now_us() < until);
+        } while (limit_now_us() < until);
     }
     io_uring_submit_and_wait(&ring, 1);
 }
