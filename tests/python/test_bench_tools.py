@@ -210,8 +210,8 @@ def serving(spec="c-epoll", **parameters):
     [(1, 1, 1), (7, 64, 1), (3, 1000, 16), (2, 300_000, 2), (1, 2_000_000, 1)],
 )
 def test_every_byte_comes_back(loadgen, program, connections, size, depth):
-    if program == "c-uring" and b"io_uring" in uring_refusal():
-        pytest.skip("no io_uring here")
+    if program == "c-uring":
+        needs_uring()
     with serving(program) as server:
         report = answer(
             loadgen, "--port", server.first["port"], "--connections", connections,
@@ -240,8 +240,8 @@ def test_every_byte_comes_back(loadgen, program, connections, size, depth):
     ],
 )
 def test_every_byte_comes_back_from_the_floor(loadgen, spec, mode, unix, connections, size, depth):
-    if "together" in spec and b"io_uring" in uring_refusal():
-        pytest.skip("no io_uring here")
+    if "together" in spec:
+        needs_uring()
     with serving(spec, mode=mode, unix=unix, size=size) as server:
         report = answer(
             loadgen, *server.address(), "--connections", connections, "--size", size,
@@ -252,8 +252,8 @@ def test_every_byte_comes_back_from_the_floor(loadgen, spec, mode, unix, connect
 
 @pytest.mark.parametrize("spec", ["floor", "floor@send=together"])
 def test_two_writes_of_the_floor_keep_their_order(loadgen, spec):
-    if "together" in spec and b"io_uring" in uring_refusal():
-        pytest.skip("no io_uring here")
+    if "together" in spec:
+        needs_uring()
     for size in (1000, 100_000):
         with serving(spec, role="split", size=size) as server:
             report = answer(
@@ -263,8 +263,7 @@ def test_two_writes_of_the_floor_keep_their_order(loadgen, spec):
 
 
 def test_connections_of_the_floor_come_and_go(loadgen):
-    if b"io_uring" in uring_refusal():
-        pytest.skip("no io_uring here")
+    needs_uring()
     for mode in ("proto", "buffered", "streams"):
         with serving("floor@send=together", mode=mode) as server:
             options = ("--mode", "churn", "--connections", 5)
@@ -284,6 +283,12 @@ def test_the_floor_says_what_it_cannot_do():
     assert run.specs_for(run.cells[0]) == ["gyre", "floor", "c-epoll"]
     assert run.specs_for(run.cells[1]) == ["gyre"]
     assert run.traced_specs(run.cells[0]) == ["gyre"]
+
+
+def needs_uring():
+    """These programs are made of io_uring; where the kernel refuses it there is nothing to test."""
+    if b"io_uring" in (refusal := uring_refusal()):
+        pytest.skip(f"the kernel refuses: {refusal.decode().strip()}")
 
 
 @functools.cache

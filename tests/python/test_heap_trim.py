@@ -111,8 +111,9 @@ def sanitized():
 
 def burst(mode, wait_s, **options):
     """What the process held at most and in the end beyond its start, and the trims."""
+    # malloc_trim() is glibc's alone, and a sanitizer puts its own heap in place of it.
     if platform.libc_ver()[0] != "glibc" or sanitized():
-        pytest.skip("not the heap of glibc")
+        pytest.skip("not the heap of glibc: nothing is trimmed")
     # All pieces in the heap, as they are once a large one has been freed.
     done = script(
         BURST,
@@ -197,6 +198,7 @@ def usable(data):
 
 @pytest.fixture
 def plain_blocks():
+    # A debugging allocator puts words of its own around each object, and the test looks at blocks.
     allocator = sys.flags.dev_mode or "debug" in str(sys._xoptions)
     if platform.libc_ver()[0] != "glibc" or sanitized() or allocator or sys.abiflags:
         pytest.skip("large objects are no plain blocks of glibc's")
