@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import report
-from load import CASES, Case, LoadError, system_calls, wrk
+from load import CASES, Case, LoadError, system_calls, wrk, wrk_again
 from server import ARMS, Arm, Server, ServerError, why_not
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +45,7 @@ def main() -> int:
         "versions": versions(),
         "machine": machine(cores),
         "samples": {case.name: {arm.name: [] for arm in arms} for case in CASES},
+        "again": [],
         "system_calls": {},
         "system_calls_case": CASES[0].name,
     }
@@ -155,7 +156,7 @@ def measure(
             with Server(arm, cores[0], stem.with_suffix(".log")) as server:
                 wrk(server, CASES[0], WARM_UP_S, cores[1])
                 for case in CASES:
-                    cell = wrk(server, case, args.seconds, cores[1])
+                    cell = wrk_again(server, case, args.seconds, cores[1], run["again"])
                     run["samples"][case.name][arm.name].append(cell)
                     print(f"{cell['requests_per_s']:16,.0f}", end="", flush=True)
             print(flush=True)
@@ -189,6 +190,7 @@ def write(run: report.Run, stem: Path) -> None:
     text = report.table(run, CASES)
     notes = report.idle_server(run)
     notes[1:] = [f"- {line}" for line in notes[1:]]
+    notes += [f"- Taken again: {text}" for text in run["again"]]
     notes += [f"- {name} was left out: {reason}" for name, reason in run["missing"].items()]
     print(text)
     if notes:
