@@ -171,6 +171,16 @@ gy_loop_land(struct gy_loop *loop, const struct gy_op *first, const struct gy_op
     }
 }
 
+/* The first of the events that must wait for the next turn is taken now: so there is work, and the
+ * loop neither sleeps, looks nor asks the kernel for more while it has some. */
+static __attribute__((noinline)) void
+look_ahead(struct gy_loop *loop)
+{
+    if (loop->ahead_count == 0 && !gy_loop_forked(loop) &&
+        loop->ring->ops->next_event(loop->ring, &loop->ahead[0]))
+        loop->ahead_count = 1;
+}
+
 unsigned
 gy_loop_reap(struct gy_loop *loop)
 {
@@ -193,6 +203,8 @@ gy_loop_reap(struct gy_loop *loop)
             before_upcalls(loop);
         gy_op_dispatch(loop, &ev);
     }
+    if (GY_UNLIKELY(*bytes_in - begin >= GY_REAP_BUDGET_BYTES || done >= GY_REAP_BUDGET_EVENTS))
+        look_ahead(loop);
     if (GY_UNLIKELY(done >= GY_HOLD_MIN_PASS || loop->reaped != 0))
         loop->reaped = done > loop->reaped ? done : loop->reaped - (loop->reaped + 7) / 8;
     gy_loop_pass_end(loop, done);

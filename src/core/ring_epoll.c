@@ -250,6 +250,8 @@ epoll_needs_enter(struct gy_ring *ring)
     if (sq_queued(epoll) != 0 ||
         (GY_UNLIKELY(epoll->pool != NULL) && gy_pool_has_done(epoll->pool)))
         return true;
+    if (has_events(epoll)) /* which go before what the kernel has */
+        return false;
     if (epoll->live_count == 0 || epoll->looks++ % QUESTIONS_PER_LOOK != 0)
         return false;
     return gy_sys_now_ns() - epoll->entered_ns >= LOOK_PERIOD_NS;

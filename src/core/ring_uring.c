@@ -123,7 +123,7 @@ uring_rest(struct gy_ring *ring)
 
 /* ---- enter ---- */
 
-/* One system call.  SQEs taken, or -errno. */
+/* One system call; events are fetched with IORING_ENTER_GETEVENTS.  SQEs taken, or -errno. */
 static int
 enter_once(struct uring *uring, unsigned to_submit, unsigned flags,
            struct io_uring_getevents_arg *wait)
@@ -134,7 +134,7 @@ enter_once(struct uring *uring, unsigned to_submit, unsigned flags,
     if (GY_UNLIKELY(uring->enters_in_run < REGISTER_AFTER_ENTERS) &&
         ++uring->enters_in_run == REGISTER_AFTER_ENTERS)
         register_descriptor(uring);
-    flags |= IORING_ENTER_GETEVENTS | uring->enter_flags;
+    flags |= uring->enter_flags;
     if (wait != NULL)
         flags |= IORING_ENTER_EXT_ARG | uring->wait_flags;
     uring->base.counters.enters++;
@@ -166,13 +166,13 @@ enter_back_off(struct uring *uring, bool may_wait)
 {
     struct io_uring_getevents_arg wait;
     struct __kernel_timespec time;
-    int res = enter_once(uring, 0, 0, NULL);
+    int res = enter_once(uring, 0, IORING_ENTER_GETEVENTS, NULL);
     if (res < 0 && res != -EAGAIN && res != -EBUSY)
         return res;
     if (!may_wait || cq_has_event(uring))
         return 0;
     wait_set_time(&wait, &time, BACK_OFF_NS);
-    res = enter_once(uring, 0, 0, &wait);
+    res = enter_once(uring, 0, IORING_ENTER_GETEVENTS, &wait);
     return res == -ETIME || res == -EAGAIN || res == -EBUSY || res > 0 ? 0 : res;
 }
 
@@ -203,7 +203,7 @@ fetch_rest(struct uring *uring)
     unsigned before;
     do {
         before = cq_count(uring);
-    } while (enter_once(uring, 0, 0, NULL) >= 0 && more_waits(uring, before));
+    } while (enter_once(uring, 0, IORING_ENTER_GETEVENTS, NULL) >= 0 && more_waits(uring, before));
 }
 
 static int
@@ -234,7 +234,10 @@ static int
 enter_submit(struct uring *uring, unsigned flags, struct io_uring_getevents_arg *wait)
 {
     unsigned before = cq_count(uring);
-    int res = submit(uring, flags, wait);
+    int res;
+    if (GY_UNLIKELY(before >= uring->ring.cq.ring_entries / 2))
+        return sq_queued(uring) != 0 ? submit(uring, 0, NULL) : 0; /* more could overflow it */
+    res = submit(uring, flags | IORING_ENTER_GETEVENTS, wait);
     if (GY_UNLIKELY(more_waits(uring, before)) && res >= 0)
         fetch_rest(uring);
     return res;
@@ -268,8 +271,11 @@ static bool
 uring_needs_enter(struct gy_ring *ring)
 {
     const struct uring *uring = uring_of(ring);
-    return sq_queued(uring) != 0 ||
-           (sq_flags(uring) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
+    if (sq_queued(uring) != 0)
+        return true;
+    /* What waits in the kernel comes after what is here. */
+    return (sq_flags(uring) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0 &&
+           !cq_has_event(uring);
 }
 
 static bool

@@ -343,7 +343,9 @@ test_reap_is_bounded_and_stops_when_interrupted(void)
     for (int i = 0; i < GY_REAP_BUDGET_EVENTS + 5; i++)
         fake_push(&op, i, IORING_CQE_F_MORE, false);
     CHECK_EQ(gy_loop_reap(&loop), GY_REAP_BUDGET_EVENTS);
+    CHECK(gy_loop_has_work(&loop)); /* what is left keeps it from sleeping */
     CHECK_EQ(gy_loop_reap(&loop), 5);
+    CHECK(!gy_loop_has_work(&loop));
     CHECK_EQ(gy_loop_reap(&loop), 0);
     CHECK_EQ(loop.turn, 3);
     heard_count = 0;
@@ -371,7 +373,10 @@ test_reap_is_bounded_by_bytes(void)
     for (int i = 0; i < 5; i++)
         fake_push(&op, i, i < 4 ? IORING_CQE_F_MORE : 0, false);
     CHECK_EQ(gy_loop_reap(&loop), 3);
+    CHECK(gy_loop_has_work(&loop));
     CHECK_EQ(gy_loop_reap(&loop), 2);
+    CHECK(!gy_loop_has_work(&loop));
+    CHECK_EQ(heard[4].res, 4); /* in order */
     bytes_per_event = 0;
     heard_count = 0;
     fake_loop_end(&loop);

@@ -179,6 +179,48 @@ test_completion_queue_overflows(void)
     ring->ops->destroy(ring, false);
 }
 
+/* Deferred work would overflow a queue that nobody has reaped, which ends a multishot operation: it
+ * stays with the kernel, and what is queued is submitted all the same. */
+static void
+test_half_full_completion_queue(void)
+{
+    enum { FULL = 8, MORE = 3 };
+    struct gy_ring *ring = uring_enabled(16, 2 * FULL);
+    int fds[FULL + MORE];
+    uint64_t enters;
+    for (unsigned i = 0; i < FULL + MORE; i++) {
+        fds[i] = eventfd(0, EFD_CLOEXEC);
+        queue_poll(ring, fds[i], i);
+    }
+    CHECK_EQ(ring->ops->enter(ring, 0), 0);
+    for (unsigned i = 0; i < FULL; i++)
+        gy_sys_eventfd_add(fds[i]);
+    CHECK_EQ(ring->ops->enter(ring, 0), 0);
+    for (unsigned i = FULL; i < FULL + MORE; i++)
+        gy_sys_eventfd_add(fds[i]);
+    enters = ring->counters.enters;
+    CHECK(!ring->ops->needs_enter(ring));
+    CHECK_EQ(ring->ops->enter(ring, 0), 0);
+    CHECK_EQ(ring->ops->enter(ring, GY_NS_NEVER), 0); /* there are events: no sleep */
+    CHECK_EQ(ring->counters.enters, enters);
+    queue_nop(ring, 99);
+    CHECK(ring->ops->needs_enter(ring));
+    CHECK_EQ(ring->ops->enter(ring, 0), 0);
+    CHECK_EQ(ring->counters.enters, enters + 1);
+    for (unsigned i = 0; i < FULL; i++)
+        CHECK_EQ(take_number(ring), i);
+    CHECK_EQ(take_number(ring), 99);
+    check_no_event(ring);
+    CHECK(ring->ops->needs_enter(ring));
+    CHECK_EQ(ring->ops->enter(ring, 0), 0);
+    for (unsigned i = FULL; i < FULL + MORE; i++)
+        CHECK_EQ(take_number(ring), i);
+    CHECK_EQ(ring->counters.overflows, 0);
+    ring->ops->destroy(ring, false);
+    for (unsigned i = 0; i < FULL + MORE; i++)
+        close(fds[i]);
+}
+
 /* With DEFER_TASKRUN a completion waits for an enter, and the flag tells that it does. */
 static void
 test_task_work_is_flagged(void)
@@ -589,6 +631,7 @@ static const struct gy_test tests[] = {
     GY_TEST(test_event_fields),
     GY_TEST(test_full_submission_queue),
     GY_TEST(test_completion_queue_overflows),
+    GY_TEST(test_half_full_completion_queue),
     GY_TEST(test_task_work_is_flagged),
     GY_TEST(test_all_that_is_ready_comes_at_once),
     GY_TEST(test_waits_end_in_time),
