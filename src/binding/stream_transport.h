@@ -20,6 +20,8 @@ struct gpy_stream_transport {
     Py_buffer *view;        /* BufferedProtocol: allocated; view->obj is set during a recv(2)  */
     PyObject *into;         /* the bytes object that the running recv(2) fills, or NULL        */
     uint32_t recv_hint;     /* how large the next one is made; 0: the loop's scratch memory    */
+    uint16_t recv_largest;  /* KiB, rounded up, of the messages in a row that were smaller     */
+    uint8_t recv_smaller;   /* how many they are                                               */
     bool eof;               /* write_eof() was called                                          */
 };
 

@@ -18,9 +18,9 @@
  */
 
 /* Messages of this size and more are received straight into the bytes object that the protocol
- * gets.  It is made as large as the last message and a little more, so that one recv(2) shows that
+ * gets.  It is made as large as the last ones and a little more, so that one recv(2) shows that
  * there is no more; the little is less than what the allocator would split off. */
-enum { DIRECT_BYTES_MIN = 8192, DIRECT_BYTES_MORE = 8 };
+enum { DIRECT_BYTES_MIN = 8192, DIRECT_BYTES_MORE = 8, SMALLER_IN_A_ROW = 8 };
 
 void
 gpy_stream_transport_release_view(struct gpy_stream_transport *self)
@@ -90,18 +90,28 @@ own_buffer(struct gpy_stream_transport *self, void **data, size_t *len)
     return true;
 }
 
-/* len bytes have come.  A message that filled its room may have been cut: twice as much. */
-static uint32_t
-next_hint(uint32_t hint, size_t len)
+/* len bytes have come: how much room the next message gets.  One that filled its room may have been
+ * cut: twice as much.  Less only after several smaller ones, for a message that happens to come in
+ * two pieces says nothing of the next, which would be cut. */
+static void
+set_hint(struct gpy_stream_transport *self, size_t len)
 {
-    size_t next = len;
+    size_t hint = self->recv_hint;
+    if (len < hint) {
+        uint16_t kib = (uint16_t)((len + 1023) / 1024);
+        self->recv_largest = Py_MAX(kib, self->recv_largest);
+        if (++self->recv_smaller < SMALLER_IN_A_ROW)
+            return;
+        if (kib < self->recv_largest)
+            len = self->recv_largest * (size_t)1024;
+    } else if (hint != 0 && len >= hint + DIRECT_BYTES_MORE) {
+        len = 2 * hint;
+    }
     if (len < DIRECT_BYTES_MIN)
-        return 0;
-    if (hint != 0 && len >= hint + DIRECT_BYTES_MORE)
-        next = 2 * (size_t)hint;
-    else if (len < hint)
-        next = Py_MAX(len, hint - hint / 8);
-    return (uint32_t)Py_MIN(next, (size_t)(GY_RECV_BYTES_MAX - DIRECT_BYTES_MORE));
+        len = 0;
+    self->recv_hint = (uint32_t)Py_MIN(len, (size_t)(GY_RECV_BYTES_MAX - DIRECT_BYTES_MORE));
+    self->recv_largest = 0;
+    self->recv_smaller = 0;
 }
 
 /* The bytes that came, if they are in an object already; NULL without an exception: they are in
@@ -111,7 +121,8 @@ take_bytes(struct gpy_stream_transport *self, const void *data, size_t len)
 {
     PyObject *bytes = self->into;
     self->into = NULL;
-    self->recv_hint = next_hint(self->recv_hint, len);
+    if (len >= DIRECT_BYTES_MIN || self->recv_hint != 0)
+        set_hint(self, len);
     if (bytes == NULL)
         return NULL;
     if (data != PyBytes_AS_STRING(bytes) || len < (size_t)PyBytes_GET_SIZE(bytes) / 2)

@@ -3,6 +3,7 @@ order, each byte once, and with one data_received() where asyncio has one."""
 
 import asyncio
 import random
+import socket
 
 import pytest
 from tcp_tools import drive, spin
@@ -71,6 +72,27 @@ def test_one_call_for_a_message_of_the_size_of_the_last(loop, pair):
             sent = message(number, 16384)
             assert await deliver(protocol, peer, sent) == sent
         assert [len(piece) for piece in protocol.pieces] == [16384] * 6
+        transport.abort()
+        await spin()
+
+    drive(loop, main())
+
+
+@pytest.mark.parametrize("between", [[9000], [9000] * 7, [100] * 7, [100, 30000]])
+def test_one_call_for_a_message_after_smaller_ones(loop, pair, between):
+    """The room is that of the largest of the last messages: a large one is not cut."""
+
+    async def main():
+        ours, peer = pair
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        protocol = Collect()
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
+        sizes = [60000, 60000, *between, 60000]
+        for number, size in enumerate(sizes):
+            sent = message(number, size)
+            assert await deliver(protocol, peer, sent) == sent
+        assert [len(piece) for piece in protocol.pieces] == sizes
         transport.abort()
         await spin()
 
