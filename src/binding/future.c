@@ -46,7 +46,9 @@ future_take(struct gpy_state *module)
 {
     PyObject *self = gpy_freelist_take(&module->free_futures, module->future_type);
     if (self != NULL) {
-        *gpy_fut_of(self) = (struct gpy_fut){.module = module};
+        struct gpy_fut *fut = gpy_fut_of(self);
+        gpy_zero_words(fut, sizeof *fut);
+        fut->module = module;
         gpy_state_hold(module);
         PyObject_GC_Track(self);
     }

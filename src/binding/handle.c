@@ -46,25 +46,24 @@ handle_store_traceback(struct gpy_handle *self)
     return self->source_traceback ? 0 : -1;
 }
 
-/* Zeroed, not tracked, and of the kind that its type says. */
+/* Not tracked; its flags say what its type is.  What few handles have is NULL: they come to the
+ * free lists like this. */
 static inline struct gpy_handle *
 handle_alloc(struct gpy_state *state, PyTypeObject *type)
 {
-    PyObject *object;
-    if (type == state->handle_type)
-        return (struct gpy_handle *)gpy_freelist_alloc_untracked(&state->free_handles, type,
-                                                                 sizeof(struct gpy_handle));
     bool is_timer = type == state->timer_handle_type;
+    PyObject *object = NULL;
     if (is_timer)
-        object = gpy_freelist_alloc_untracked(&state->free_timer_handles, type,
-                                              sizeof(struct gpy_timer_handle));
-    else
+        object = gpy_freelist_take(&state->free_timer_handles, type);
+    else if (GY_LIKELY(type == state->handle_type))
+        object = gpy_freelist_take(&state->free_handles, type);
+    if (GY_UNLIKELY(object == NULL))
         object = gpy_freelist_new_untracked(type);
-    struct gpy_handle *self = (struct gpy_handle *)object;
+    struct gpy_handle *self = (struct gpy_handle *)(void *)object;
     if (self == NULL)
         return NULL;
     self->is_timer = is_timer;
-    self->is_threadsafe = !is_timer;
+    self->is_threadsafe = !is_timer && type != state->handle_type;
     if (is_timer)
         gy_timer_init(&((struct gpy_timer_handle *)self)->timer, GY_TIMER_HOST);
     return self;
@@ -237,6 +236,7 @@ gpy_handle_cancel(struct gpy_handle *self)
     if (self->cancelled)
         return;
     self->cancelled = true;
+    self->plain = false;
     if (self->loop != NULL && self->loop->debug) {
         /* Its repr would lose the callback: keep it, as asyncio does.  A failing repr is no reason
          * not to cancel. */
@@ -504,7 +504,8 @@ handle_traverse(struct gpy_handle *self, visitproc visit, void *arg)
     Py_VISIT(self->loop);
     Py_VISIT(self->callback);
     Py_VISIT(self->context);
-    for (size_t i = 1; i <= HANDLE_ARGS_INLINE; i++)
+    size_t used = self->nargs == HANDLE_ARGS_TUPLE ? 1 : self->nargs;
+    for (size_t i = 1; i <= used; i++)
         Py_VISIT(self->slots[i]);
     Py_VISIT(self->source_traceback);
     Py_VISIT(self->repr); /* settable: anything */
@@ -527,17 +528,21 @@ static void
 handle_free(struct gpy_handle *self, struct gpy_state *state)
 {
     PyTypeObject *type = Py_TYPE(self);
+    bool is_timer = self->is_timer;
     /* No state: the collector has cleared the handle. */
-    if (state != NULL && type == state->handle_type)
-        gpy_freelist_free(&state->free_handles, (PyObject *)self);
-    else if (state != NULL && type == state->timer_handle_type)
-        gpy_freelist_free(&state->free_timer_handles, (PyObject *)self);
-    else
+    if (state == NULL || (type != state->handle_type && !is_timer)) {
         type->tp_free(self);
+        return;
+    }
+    self->nargs = 0;
+    self->cancelled = self->scheduled = self->when_is_int = false;
+    self->source_traceback = self->repr = NULL;
+    gpy_freelist_free(is_timer ? &state->free_timer_handles : &state->free_handles,
+                      (PyObject *)self);
 }
 
 /* Nobody can look at the fields any more: they keep what they let go of. */
-static inline void
+static void
 handle_end(struct gpy_handle *self, struct gpy_state *state)
 {
     PyTypeObject *type = Py_TYPE(self);
@@ -579,16 +584,6 @@ handle_dealloc(struct gpy_handle *self)
         gpy_state_release(state);
 }
 
-/* A handle that only the queue has: most are, since who calls call_soon() rarely keeps what it
- * returns.  Nobody can cancel it or look at it while it runs. */
-static inline bool
-is_alone(const struct gpy_handle *self)
-{
-    return Py_REFCNT(self) == 1 && self->weakrefs == NULL && self->callback != NULL &&
-           !self->cancelled && !self->is_threadsafe && self->nargs != HANDLE_ARGS_TUPLE &&
-           PyContext_CheckExact(self->context);
-}
-
 #ifdef Py_REF_DEBUG /* a debug build of Python knows the sum of all references: drop each by name  \
                      */
 enum { REFERENCES_ARE_COUNTED = true };
@@ -596,31 +591,58 @@ enum { REFERENCES_ARE_COUNTED = true };
 enum { REFERENCES_ARE_COUNTED = false };
 #endif
 
-int
-gpy_handle_run_fresh(struct gpy_handle *self)
+/* handle_end() of a plain handle that nobody has but the caller, in a loop that runs: it is not the
+ * last user of the state. */
+static inline void
+handle_end_plain(struct gpy_handle *self)
 {
-    int rc;
-    if (GY_LIKELY(is_alone(self))) {
-        PyObject *result = NULL;
-        if (PyContext_Enter(self->context) == 0) {
-            result = gpy_call(self->callback, self->slots + 1,
-                              self->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET);
-            if (PyContext_Exit(self->context) < 0)
-                Py_CLEAR(result);
-        }
-        if (GY_LIKELY(result != NULL && Py_REFCNT(self) == 1 && !REFERENCES_ARE_COUNTED)) {
-            Py_DECREF(result);
-            handle_end(self, self->loop->state); /* the loop runs: it is not the last user */
-            return 0;
-        }
-        rc = result != NULL ? 0 : gpy_handle_report(self);
-        Py_XDECREF(result);
-    } else {
-        rc = gpy_handle_run(self);
+    struct gpy_state *state = self->loop->state;
+    if (GY_UNLIKELY(((uintptr_t)self->weakrefs | (uintptr_t)self->source_traceback |
+                     (uintptr_t)self->repr) != 0)) {
+        handle_end(self, state);
+        return;
     }
+    Py_DECREF(self->callback);
+    for (size_t i = 1, used = self->nargs; i <= used; i++)
+        Py_DECREF(self->slots[i]);
+    self->nargs = 0;
+    Py_DECREF(self->context);
+    Py_DECREF((PyObject *)self->loop);
+    PyTypeObject *type = Py_TYPE(self);
+    gpy_freelist_free(&state->free_handles, (PyObject *)self);
+    Py_DECREF(type);
+}
+
+/* The end of gpy_handle_run_fresh() where somebody besides the queue has the handle, or had. */
+static __attribute__((noinline)) int
+end_fresh(struct gpy_handle *self, int rc)
+{
     gpy_ready_track_survivor((PyObject *)self);
     Py_DECREF(self);
     return rc;
+}
+
+/* A handle that only the queue has: most are, since who calls call_soon() rarely keeps what it
+ * returns.  Nobody can cancel it or look at it while it runs. */
+int
+gpy_handle_run_fresh(struct gpy_handle *self)
+{
+    if (GY_UNLIKELY(Py_REFCNT(self) != 1 || !self->plain || self->weakrefs != NULL))
+        return end_fresh(self, gpy_handle_run(self));
+    PyObject *result = NULL;
+    if (GY_LIKELY(PyContext_Enter(self->context) == 0)) {
+        result =
+            gpy_call(self->callback, self->slots + 1, self->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET);
+        if (GY_UNLIKELY(PyContext_Exit(self->context) < 0))
+            Py_CLEAR(result);
+    }
+    if (GY_UNLIKELY(result == NULL))
+        return end_fresh(self, gpy_handle_report(self));
+    Py_DECREF(result);
+    if (GY_UNLIKELY(Py_REFCNT(self) != 1 || !self->plain || REFERENCES_ARE_COUNTED))
+        return end_fresh(self, 0);
+    handle_end_plain(self);
+    return 0;
 }
 
 static PyType_Slot handle_slots[] = {

@@ -21,6 +21,8 @@ struct gpy_handle {
     PyObject *repr;             /* kept by cancel() in debug mode */
     PyObject *weakrefs;
     uint8_t nargs; /* HANDLE_ARGS_TUPLE: slots[1] is a tuple */
+    bool plain; /* in the queue as a fresh one: a Handle, not cancelled, its arguments in slots, its
+                 * context contextvars' own */
     bool cancelled;
     bool is_timer;
     bool is_threadsafe;
@@ -61,6 +63,27 @@ struct gpy_handle *gpy_handle_new(struct gpy_loop *loop, PyTypeObject *type, PyO
 /* The same, before PyObject_GC_Track(); ready.h says when that is put off. */
 struct gpy_handle *gpy_handle_new_untracked(struct gpy_loop *loop, PyTypeObject *type,
                                             PyObject *const *call, size_t ncall, PyObject *context);
+
+/* The same for a Handle with at most HANDLE_ARGS_INLINE arguments from the free list, which is not
+ * empty: with two references, and that to `context`, contextvars' own, moves into it.  Cannot fail,
+ * runs no foreign code. */
+static inline struct gpy_handle *
+gpy_handle_reuse(struct gpy_loop *loop, PyObject *const *call, size_t ncall, PyObject *context)
+{
+    struct gpy_state *state = loop->state;
+    struct gpy_handle *self =
+        (struct gpy_handle *)(void *)gpy_freelist_take(&state->free_handles, state->handle_type);
+    Py_INCREF(self);
+    self->loop = (struct gpy_loop *)Py_NewRef((PyObject *)loop);
+    self->callback = Py_NewRef(call[0]);
+    self->context = context;
+    for (size_t i = 1; i < ncall; i++)
+        self->slots[i] = Py_NewRef(call[i]);
+    self->nargs = (uint8_t)(ncall - 1);
+    self->plain = true;
+    return self;
+}
+
 #ifdef Py_GIL_DISABLED /* there another thread may look at the count of references */
 enum { GPY_FRESH_HANDLES = false };
 #else

@@ -94,7 +94,7 @@ run_entry(struct gpy_loop *self, struct gpy_ready_entry *entry)
     enum gpy_ready_tag tag = gpy_ready_entry_tag(entry);
     int rc = 0;
     switch (tag) {
-    case GPY_READY_FRESH_HANDLE:
+    case GPY_READY_FRESH_HANDLE: /* in debug mode */
         gpy_task_settle(self->state, &self->current);
         return gpy_handle_run_fresh((struct gpy_handle *)owner);
     case GPY_READY_TASK_STEP:
@@ -147,8 +147,15 @@ run_queue(struct gpy_loop *self, struct gpy_ready *queue, size_t count)
 {
     int rc = 0;
     for (; count != 0 && queue->count != 0 && rc == 0; count--) {
-        struct gpy_ready_entry entry = gpy_ready_pop(queue);
-        rc = GY_UNLIKELY(self->debug) ? run_entry_watched(self, &entry) : run_entry(self, &entry);
+        PyObject *fresh = GY_UNLIKELY(self->debug) ? NULL : gpy_ready_pop_fresh(queue);
+        if (fresh != NULL) {
+            gpy_task_settle(self->state, &self->current);
+            rc = gpy_handle_run_fresh((struct gpy_handle *)fresh);
+        } else {
+            struct gpy_ready_entry entry = gpy_ready_pop(queue);
+            rc = GY_UNLIKELY(self->debug) ? run_entry_watched(self, &entry)
+                                          : run_entry(self, &entry);
+        }
         if (GY_UNLIKELY(!self->core_ready))
             return rc; /* closed by force inside a callback */
         gy_loop_flush_dirty(&self->core);

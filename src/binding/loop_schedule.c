@@ -66,7 +66,10 @@ push_handle(struct gpy_loop *self, PyTypeObject *type, const struct gpy_call *ca
     if (handle == NULL)
         return NULL;
     bool fresh = self->in_run && GPY_FRESH_HANDLES;
-    if (!fresh)
+    if (fresh)
+        handle->plain = type == self->state->handle_type && handle->nargs != HANDLE_ARGS_TUPLE &&
+                        PyContext_CheckExact(handle->context);
+    else
         PyObject_GC_Track(handle);
     if (gpy_ready_push(&self->ready, fresh ? GPY_READY_FRESH_HANDLE : GPY_READY_HANDLE,
                        (PyObject *)handle, NULL, NULL) < 0)
@@ -75,13 +78,35 @@ push_handle(struct gpy_loop *self, PyTypeObject *type, const struct gpy_call *ca
 }
 
 static PyObject *
-loop_call_soon(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+call_soon_named(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     struct gpy_call call;
     if (gpy_call_parse(&call, &call_soon_takes, args, nargs, kwnames) < 0 ||
         check_call(self, call.args[0], "call_soon", true) < 0)
         return NULL;
     return (PyObject *)push_handle(self, self->state->handle_type, &call);
+}
+
+static PyObject *
+loop_call_soon(struct gpy_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    if (GY_UNLIKELY(!self->direct || kwnames != NULL || (size_t)nargs - 1 > HANDLE_ARGS_INLINE))
+        return call_soon_named(self, args, nargs, kwnames);
+    /* First, since it may run the collector, and that anything. */
+    PyObject *context = PyContext_CopyCurrent();
+    if (GY_UNLIKELY(context == NULL))
+        return NULL;
+    PyObject *handle;
+    if (GY_LIKELY(GPY_FRESH_HANDLES && self->in_run && self->state->free_handles.head != NULL &&
+                  self->ready.count != self->ready.capacity)) {
+        handle = (PyObject *)gpy_handle_reuse(self, args, (size_t)nargs, context);
+        gpy_ready_put_fresh(&self->ready, handle);
+    } else {
+        const struct gpy_call call = {args, nargs, context, {NULL}};
+        handle = (PyObject *)push_handle(self, self->state->handle_type, &call);
+        Py_DECREF(context);
+    }
+    return handle;
 }
 
 static PyObject *

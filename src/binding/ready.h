@@ -99,6 +99,17 @@ gpy_ready_push_moved(struct gpy_ready *ready, enum gpy_ready_tag tag, PyObject *
     return 0;
 }
 
+/* Appends a fresh handle, whose reference moves into the entry.  The queue is not full. */
+static inline void
+gpy_ready_put_fresh(struct gpy_ready *ready, PyObject *handle)
+{
+    struct gpy_ready_entry *entry = gpy_ready_slot(ready);
+    entry->tagged = (uintptr_t)handle | (uintptr_t)GPY_READY_FRESH_HANDLE;
+    entry->a = NULL;
+    entry->b = NULL;
+    ready->count++;
+}
+
 /* Moves the oldest entry out; its references now belong to the caller.  The queue is not empty. */
 static inline struct gpy_ready_entry
 gpy_ready_pop(struct gpy_ready *ready)
@@ -107,6 +118,18 @@ gpy_ready_pop(struct gpy_ready *ready)
     ready->head = (ready->head + 1) & (ready->capacity - 1);
     ready->count--;
     return entry;
+}
+
+/* The same if it is a fresh handle, which is all there is to such an entry; else NULL. */
+static inline PyObject *
+gpy_ready_pop_fresh(struct gpy_ready *ready)
+{
+    uintptr_t tagged = ready->entries[ready->head].tagged;
+    if ((tagged & 7u) != GPY_READY_FRESH_HANDLE)
+        return NULL;
+    ready->head = (ready->head + 1) & (ready->capacity - 1);
+    ready->count--;
+    return (PyObject *)(tagged ^ GPY_READY_FRESH_HANDLE);
 }
 
 /* A fresh handle that is about to leave the queue, with one reference of the queue's. */

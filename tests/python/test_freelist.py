@@ -170,6 +170,119 @@ class TestFreelists:
         freelists(0)
 
 
+class Runs:
+    """A callable object: what it does besides being called is the test's."""
+
+    def __init__(self, action):
+        self.action = action
+
+    def __call__(self, *args):
+        self.action()
+
+
+def handles_of_all_kinds(loop, reported):
+    """Within a run: callbacks whose handles end each in another way."""
+    held = []
+    loop.call_soon(Runs(lambda: None))
+    loop.call_soon(Runs(lambda: None), 1, "2", [3])
+    loop.call_soon(Runs(lambda: None), *range(10))
+    loop.call_soon(Runs(lambda: None), context=contextvars.copy_context())
+    loop.call_soon(Runs(lambda: 1 / 0), "raises")
+    loop.call_soon(Runs(lambda: None), "cancelled").cancel()
+    held.append(loop.call_soon(Runs(lambda: held.pop().cancel()), "cancelled", "while it runs"))
+
+    def look_at_it():
+        handle = held.pop()
+        assert weakref.ref(handle)() is handle
+        if hasattr(type(handle), "_repr"):
+            handle._repr = "a name"
+            handle._source_traceback = ["a line"]
+        reported.append("looked")
+
+    loop.call_soon(lambda: held.append(loop.call_soon(Runs(look_at_it))))
+
+
+@pytest.mark.parametrize("limit", [1, 256])
+def test_nothing_of_a_handle_shows_in_the_next_one_of_a_run(loop, kind, limit):
+    if kind == "gyre":
+        gyre_c = pytest.importorskip("gyre._gyre")
+        if not sanitized():
+            gyre_c._freelists(limit)
+    reported, seen = [], []
+
+    def report(_, context):
+        reported.append(context["exception"])
+        if not isinstance(context["exception"], ZeroDivisionError):
+            loop.stop()
+
+    loop.set_exception_handler(report)
+    variable = contextvars.ContextVar("variable")
+
+    def look(left):
+        before = seen.append
+        variable.set(left)
+        new = [loop.call_soon(before, (left, i)) for i in range(12)]
+        for i, handle in enumerate(new):
+            assert handle._args == ((left, i),) and handle._callback is before
+            assert handle._context[variable] == left
+            assert handle._source_traceback is None and not handle.cancelled()
+            assert weakref.getweakrefcount(handle) == 0
+            assert repr(handle).startswith("<Handle list.append")
+            assert not any(isinstance(o, (Runs, list)) for o in gc.get_referents(handle))
+        del new, handle
+        handles_of_all_kinds(loop, reported)
+        if left:
+            loop.call_soon(loop.call_soon, loop.call_soon, look, left - 1)
+        else:
+            loop.call_soon(loop.call_soon, loop.call_soon, loop.stop)
+
+    loop.call_soon(look, 20)
+    loop.run_forever()
+    if kind == "gyre" and not sanitized():
+        gyre_c._freelists(256)
+    assert [e for e in reported if isinstance(e, AssertionError)] == []
+    assert seen == [(left, i) for left in range(20, -1, -1) for i in range(12)]
+    assert [type(r) for r in reported if r != "looked"] == [ZeroDivisionError] * 21
+    assert reported.count("looked") == 21
+
+
+def test_the_collector_calls_call_soon_within_call_soon(loop):
+    """The copy of the context is an object that the collector counts."""
+    seen, made = [], []
+
+    class Garbage:
+        def __init__(self):
+            self.me = self
+
+        def __del__(self):
+            made.append(len(made))
+            loop.call_soon(seen.append, ("garbage", made[-1]))
+
+    def spread(left):
+        for i in range(20):
+            Garbage()
+            loop.call_soon(seen.append, (left, i))
+        if left:
+            loop.call_soon(spread, left - 1)
+        else:
+            loop.call_soon(loop.stop)
+
+    threshold = gc.get_threshold()
+    loop.call_soon(spread, 20)
+    gc.set_threshold(1)
+    try:
+        loop.run_forever()
+    finally:
+        gc.set_threshold(*threshold)
+    assert [e for e in seen if e[0] != "garbage"] == [
+        (left, i) for left in range(20, -1, -1) for i in range(20)
+    ]
+    run_turns(loop, 2)
+    gc.collect()
+    run_turns(loop, 2)
+    assert sorted(i for who, i in seen if who == "garbage") == list(range(21 * 20))
+
+
 @pytest.mark.only("gyre")
 def test_limits_have_to_be_numbers():
     import gyre._gyre
