@@ -568,6 +568,8 @@ class Transports(World):
         conn.peer = TlsEnd(conn.peer, not server_side)
 
         async def start():
+            if is_over(conn.transport):  # by now: asyncio waits as long as a handshake may take,
+                return  # for a transport of TLS that nobody closes
             try:
                 conn.transport = await self.loop.start_tls(
                     conn.transport,
