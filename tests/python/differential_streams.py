@@ -14,6 +14,11 @@ from differential_transports import Conn, TlsEnd, Transports, is_over, stream_pa
 FUTURES = 2
 
 
+def made(task):
+    """A key for the order of tasks: Task-1000 was made after Task-999."""
+    return len(task.get_name()), task.get_name()
+
+
 class Streams(Transports):
     def __init__(self, loop):
         super().__init__(loop)
@@ -238,7 +243,7 @@ class Streams(Transports):
             rest = asyncio.all_tasks(self.loop)
             if not rest:
                 break
-            for task in sorted(rest, key=lambda task: task.get_name()):
+            for task in sorted(rest, key=made):
                 task.cancel("over")
             self.settle()
         self.note("tasks", "left", len(asyncio.all_tasks(self.loop)))

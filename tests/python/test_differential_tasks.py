@@ -10,11 +10,15 @@ and hypothesis prints what it found.
 """
 
 import asyncio
+import concurrent.futures
+import contextvars
+import difflib
 import gc
 import sys
 
 import pytest
 from conftest import make_loop
+from differential_streams import made
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +37,8 @@ class Planned(Exception):
 numbers = st.integers(0, FUTURES - 1)
 several = st.lists(numbers, min_size=1, max_size=3)
 ticks = st.integers(0, 6)
+delays = st.none() | ticks
+WHEN = st.integers(0, 2)
 
 SIMPLE = st.one_of(
     st.tuples(st.just("turn")),
@@ -67,6 +73,18 @@ SIMPLE = st.one_of(
     st.tuples(st.just("bad_yield")),
     st.tuples(st.just("raise")),
     st.tuples(st.just("return")),
+    st.tuples(st.just("context"), ticks),
+    st.tuples(st.just("look"), st.integers(0, 7)),
+    st.tuples(st.just("peek"), numbers),
+    st.tuples(st.just("fail_with"), numbers, st.sampled_from(["stop", "class", "none", "base"])),
+    st.tuples(st.just("foreign")),
+    st.tuples(st.just("itself")),
+    st.tuples(st.just("python_future"), ticks, st.booleans()),
+    st.tuples(st.just("wrapped"), ticks, st.sampled_from(["result", "error", "cancel"])),
+    st.tuples(st.just("shield_task"), st.integers(0, 4)),
+    st.tuples(st.just("reschedule"), st.none() | ticks),
+    st.tuples(st.just("queue"), st.sampled_from(["join", "task_done", "shutdown", "hard"])),
+    st.tuples(st.just("close_generator"), st.sampled_from(["aclose", "athrow", "leave"])),
 )
 
 PROGRAM = st.recursive(
@@ -76,6 +94,11 @@ PROGRAM = st.recursive(
             SIMPLE,
             st.tuples(st.just("spawn"), body),
             st.tuples(st.just("spawn"), body),
+            st.tuples(st.just("spawn_with"), body, st.sampled_from(["context", "eager", "lazy"])),
+            st.tuples(st.just("gather_tasks"), st.lists(body, max_size=3), st.booleans()),
+            st.tuples(st.just("wait_tasks"), st.lists(body, min_size=1, max_size=3), WHEN, delays),
+            st.tuples(st.just("wait_for_body"), body, delays),
+            st.tuples(st.just("threadsafe_body"), body),
             st.tuples(st.just("group"), st.lists(body, max_size=3)),
             st.tuples(st.just("timeout"), st.none() | ticks, body),
             st.tuples(st.just("lock"), body),
@@ -117,9 +140,16 @@ class InOrder(dict):
         self.pop(task, None)
 
 
+WAITS = ("FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED")
+VARIABLE = contextvars.ContextVar("VARIABLE", default=0)
+
+
 class World:
     def __init__(self, loop):
         self.loop = loop
+        self.timeouts = {}
+        self.kept = []
+        self.context = contextvars.copy_context()
         self.now = 0
         self.timers = 0
         self.trace = []
@@ -146,13 +176,13 @@ class World:
             self.note("handler", message, told(context["exception"]))
 
     def note(self, *event):
-        self.trace.append((self.now, *event))
+        self.trace.append(((self.now, VARIABLE.get()), *event))
 
-    def spawn(self, body):
+    def spawn(self, body, **options):
         name = f"t{len(self.tasks)}"
         self.tasks.append(None)
         place = len(self.tasks) - 1
-        task = self.loop.create_task(self.run(name, body), name=name)
+        task = self.loop.create_task(self.run(name, body), name=name, **options)
         self.tasks[place] = task
         task.add_done_callback(lambda task: self.note("done", task.get_name(), self.state(task)))
         return task
@@ -164,6 +194,14 @@ class World:
             return "cancelled"
         exc = future.exception()
         return ("result", future.result()) if exc is None else told(exc)
+
+    def children(self, name, bodies):
+        """A task for each; kept, as one that nobody asks for its exception tells it as garbage."""
+        names = [f"{name}.{number}" for number in range(len(bodies))]
+        both = zip(names, bodies, strict=True)
+        tasks = [self.loop.create_task(self.run(*pair), name=pair[0]) for pair in both]
+        self.kept += tasks
+        return tasks
 
     async def run(self, name, body):
         self.note("begin", name)
@@ -259,8 +297,8 @@ class World:
 
     async def op_wait_any(self, name, several, when, timeout):
         waits = {self.futures[number] for number in several}
-        when = ("FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED")[when]
-        done, pending = await asyncio.wait(waits, timeout=self.delay(timeout), return_when=when)
+        delay = self.delay(timeout)
+        done, pending = await asyncio.wait(waits, timeout=delay, return_when=WAITS[when])
         return sorted(self.futures.index(f) for f in done if f in self.futures), len(pending)
 
     async def op_as_completed(self, name, several):
@@ -316,6 +354,134 @@ class World:
     async def op_spawn(self, name, body):
         self.spawn(body)
 
+    async def op_spawn_with(self, name, body, how):
+        """In a context that several tasks share; at once or not, whatever the factory does."""
+        if how == "context":
+            self.spawn(body, context=self.context)
+        elif sys.version_info >= (3, 14):
+            self.spawn(body, eager_start=how == "eager")
+
+    async def op_gather_tasks(self, name, bodies, return_exceptions):
+        tasks = self.children(name, bodies)
+        found = await asyncio.gather(*tasks, return_exceptions=return_exceptions)
+        return [told(x) if isinstance(x, BaseException) else x for x in found]
+
+    async def op_wait_tasks(self, name, bodies, when, timeout):
+        tasks = self.children(name, bodies)
+        delay = self.delay(timeout)
+        done, pending = await asyncio.wait(tasks, timeout=delay, return_when=WAITS[when])
+        for task in done:
+            task.cancelled() or task.exception()
+        return sorted(task.get_name() for task in done), len(pending)
+
+    async def op_wait_for_body(self, name, body, delay):
+        return await asyncio.wait_for(self.run(name + "'", body), self.delay(delay))
+
+    async def op_threadsafe_body(self, name, body):
+        """As another thread does it."""
+        coro = self.run(name + '"', body)
+        future = asyncio.run_coroutine_threadsafe(coro, self.loop)
+        future.add_done_callback(lambda future: self.note("other thread", name))
+
+    async def op_context(self, name, value):
+        VARIABLE.set(value)
+
+    async def op_look(self, name, number):
+        """What can be asked of a task."""
+        if number < len(self.tasks) and (task := self.tasks[number]) is not None:
+            asked = task.done(), task.cancelled(), task.cancelling(), task.get_name()
+            context = task.get_context().get(VARIABLE) if hasattr(task, "get_context") else 0
+            codes = [frame.f_code for frame in task.get_stack()]  # of the current one, all below
+            stack = [code.co_name for code in codes if code.co_filename == __file__]
+            return *asked, stack[-3:], task.get_coro().__name__, context
+
+    async def op_peek(self, name, number):
+        future = self.futures[number]
+        try:
+            return told(future.exception()) if future.done() else future.result()
+        except (asyncio.InvalidStateError, asyncio.CancelledError) as exc:
+            return told(exc)
+
+    async def op_fail_with(self, name, number, what):
+        future = self.futures[number]
+        exc = {
+            "stop": StopIteration("planned"),
+            "class": Planned,
+            "none": None,
+            "base": GeneratorExit(),
+        }
+        try:
+            future.set_exception(exc[what])
+        except (asyncio.InvalidStateError, TypeError) as error:
+            return type(error).__name__
+        future.exception()
+
+    async def op_foreign(self, name):
+        """A future of another loop."""
+        loop = make_loop("asyncio")
+        try:
+            await loop.create_future()
+        finally:
+            loop.close()
+
+    async def op_itself(self, name):
+        await asyncio.current_task()
+
+    async def op_python_future(self, name, delay, gathered):
+        """One of asyncio's class in Python."""
+        future = asyncio.futures._PyFuture(loop=self.loop)
+        self.loop.call_later(self.delay(delay), self.finish, future)
+        return await (asyncio.gather(future) if gathered else future)
+
+    def finish(self, future):
+        if not future.done():
+            future.set_result("python")
+
+    async def op_wrapped(self, name, delay, how):
+        """A future of concurrent.futures, which another thread may end."""
+        future = concurrent.futures.Future()
+        end = {
+            "result": lambda: future.cancelled() or future.set_result("wrapped"),
+            "error": lambda: future.cancelled() or future.set_exception(Planned("wrapped")),
+            "cancel": future.cancel,
+        }
+        self.loop.call_later(self.delay(delay), end[how])
+        return await asyncio.wrap_future(future)
+
+    async def op_shield_task(self, name, number):
+        if number < int(name[1:].partition(".")[0]) and self.tasks[number] is not None:
+            return await asyncio.shield(self.tasks[number])
+
+    async def op_queue(self, name, what):
+        if what == "join":
+            return await self.queue.join()
+        if what == "task_done":
+            try:
+                self.queue.task_done()
+            except ValueError:
+                return "too many"
+        elif sys.version_info >= (3, 13):
+            self.queue.shutdown(immediate=what == "hard")
+
+    async def op_close_generator(self, name, how):
+        async def generator():
+            try:
+                yield 1
+                yield 2
+            finally:
+                await asyncio.sleep(0)
+                self.note("generator", name)
+
+        it = generator()
+        await anext(it)
+        if how == "aclose":
+            await it.aclose()
+        elif how == "athrow":
+            await it.athrow(Planned("thrown"))
+        else:  # the loop's hook closes it
+            del it
+            gc.collect()
+
     async def op_group(self, name, bodies):
         async with asyncio.TaskGroup() as group:
             group._tasks = InOrder()
@@ -325,8 +491,16 @@ class World:
 
     async def op_timeout(self, name, delay, body):
         async with asyncio.timeout(self.delay(delay)) as timeout:
+            self.timeouts[name] = timeout
             await self.each(name, body)
         return timeout.expired()
+
+    async def op_reschedule(self, name, delay):
+        """The timeout that this task entered last, also one that it has left."""
+        if timeout := self.timeouts.get(name):
+            delay = self.delay(delay)
+            timeout.reschedule(None if delay is None else self.now + delay)
+            return timeout.expired()
 
     async def op_lock(self, name, body):
         async with self.lock:
@@ -366,7 +540,7 @@ async def play(world, bodies):
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         if not rest:
             break
-        for task in sorted(rest, key=lambda task: task.get_name()):
+        for task in sorted(rest, key=made):
             task.cancel("over")
         for _ in range(TURNS):
             world.now += 1
@@ -391,7 +565,7 @@ def trace_of(kind, bodies, eager, debug):
             return world
 
         world = loop.run_until_complete(main())
-        states = [world.state(task) for task in world.tasks]
+        states = [world.state(task) for task in world.tasks + world.kept]
         del loop.time
         loop.run_until_complete(loop.shutdown_asyncgens())
         return world.trace, states
@@ -405,8 +579,9 @@ PROGRAMS = st.lists(PROGRAM, min_size=1, max_size=4)
 @given(PROGRAMS, st.booleans(), st.booleans())
 def test_same_trace(bodies, eager, debug):
     eager = eager and sys.version_info >= (3, 12)
-    expected = trace_of("asyncio", bodies, eager, debug)
-    assert trace_of("gyre", bodies, eager, debug) == expected
+    expected = [*map(repr, sum(trace_of("asyncio", bodies, eager, debug), []))]
+    found = [*map(repr, sum(trace_of("gyre", bodies, eager, debug), []))]
+    assert found == expected, "\n".join(["", *difflib.ndiff(expected, found)])
 
 
 def test_the_programs_do_something():
