@@ -123,8 +123,9 @@ struct gy_stream {
 void gy_stream_init(struct gy_stream *stream, struct gy_loop *loop, int fd,
                     const struct gy_stream_host *host, enum gy_recv_policy policy);
 
-void gy_stream_resume(struct gy_stream *stream); /* first call arms the receive */
-void gy_stream_pause(struct gy_stream *stream);  /* no data() after this returns until resumed */
+/* The first call arms the receive.  After gy_stream_pause() the peer's end is told once more. */
+void gy_stream_resume(struct gy_stream *stream);
+void gy_stream_pause(struct gy_stream *stream); /* no data() after this returns until resumed */
 /* As pause, for good: the kernel gives the receive back, so that a close that follows later is done
  * sooner. */
 void gy_stream_stop_receive(struct gy_stream *stream);

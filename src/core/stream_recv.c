@@ -79,12 +79,23 @@ gy_stream_set_policy(struct gy_stream *stream, enum gy_recv_policy policy)
         (void)gy_op_cancel(stream->loop, &stream->recv_op);
 }
 
+/* Who resumes may be somebody else, who has not heard it: TLS that starts behind the peer's end. */
+static GY_COLD void
+hear_end_again(struct gy_stream *stream)
+{
+    stream->flags &= ~(uint32_t)GY_STREAM_EOF;
+    if (stream->recv_mode != GY_RECV_MULTISHOT)
+        stream->flags |= GY_STREAM_READABLE; /* no edge comes any more */
+}
+
 void
 gy_stream_resume(struct gy_stream *stream)
 {
     if (!gy_stream_alive(stream) || (stream->flags & GY_STREAM_READING) != 0)
         return;
     stream->flags |= GY_STREAM_READING;
+    if (GY_UNLIKELY((stream->flags & GY_STREAM_EOF) != 0))
+        hear_end_again(stream);
     /* As if the kernel were asked anew: after the callbacks that are scheduled already. */
     if (((stream->flags & GY_STREAM_READABLE) != 0 || !gy_list_empty(&stream->held) ||
          stream->end != 0) &&

@@ -339,6 +339,18 @@ pause_inside_data(void)
         CHECK_EQ(peer.eofs, 0); /* the end is data, too: it waits */
         gy_stream_resume(&peer.stream);
         TURN_UNTIL(&loop, peer.eofs == 1);
+        gy_stream_resume(&peer.stream); /* was not paused */
+        for (unsigned i = 0; i < 5; i++)
+            (void)gy_test_turn(&loop, 0);
+        CHECK_EQ(peer.eofs, 1);
+        peer.eofs = 0;
+        gy_stream_pause(&peer.stream);
+        (void)gy_test_turn(&loop, 0);
+        gy_stream_resume(&peer.stream);
+        CHECK_EQ(peer.eofs, 0);
+        TURN_UNTIL(&loop, peer.eofs == 1); /* and not twice */
+        for (unsigned i = 0; i < 5; i++)
+            (void)gy_test_turn(&loop, 0);
         peer_end(&peer);
     }
     gy_test_loop_end(&loop);

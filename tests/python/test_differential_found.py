@@ -15,6 +15,13 @@ CLOSE_AND_SEND = ("connection_made", 0, [("close",), *[("sendto", 70000, "peer")
 ANSWER_AND_ABORT = ("data_received", 0, [("write", 1, bytes), ("abort",)], None)
 ANSWER_AND_RAISE = ("data_received", 0, [("write", 1, bytes)], ("raise", "value"))
 END_AND_RAISE = ("eof_received", 0, [("write", 1, bytes)], ("raise", "base"))
+MUCH_AND_LITTLE = (
+    "connection_made",
+    0,
+    [("limits", None, 0), ("writelines", [BIG, 1])],
+    None,
+)
+STAY_OPEN = ("eof_received", 0, [], ("return", True))
 TRANSPORTS = {
     "a mark below zero": [
         [("open", "unix", False, False, False, [])],
@@ -36,6 +43,17 @@ TRANSPORTS = {
     ],
     "TLS: get_buffer returns no buffer": [
         [("open", "tls", False, True, False, [("get_buffer", 0, [], ("return", 3))])],
+    ],
+    "TLS starts when the end was told": [
+        [("open", "tcp", False, False, False, [STAY_OPEN])],
+        [("peer_eof", 0)],
+        [("start_tls", 0, False)],
+    ],
+    "reading is resumed when the end was told": [
+        [("open", "unix", False, False, False, [STAY_OPEN])],
+        [("peer_eof", 0)],
+        [("pause", 0), ("peer_eof", 0)],
+        [("soon", 0), ("resume", 0)],
     ],
     "the end was there when reading resumed": [
         [("open", "tcp", False, False, False, [])],
@@ -101,6 +119,9 @@ TRANSPORTS = {
         [("open", "tls", False, False, True, [])],
         [("limits", 0, 10, None), ("write", 0, BIG, bytes)],
         [("write", 0, BIG, bytes), ("write", 0, 10, bytes)],
+    ],
+    "TLS: all of a writelines() is given to the transport below": [
+        [("open", "tls", False, False, False, [MUCH_AND_LITTLE])],
     ],
     "datagrams beyond the mark after close": [
         [("open", "unix_dgram", False, False, False, [CLOSE_AND_SEND])],

@@ -393,7 +393,9 @@ class World:
             context = task.get_context().get(VARIABLE) if hasattr(task, "get_context") else 0
             codes = [frame.f_code for frame in task.get_stack()]  # of the current one, all below
             stack = [code.co_name for code in codes if code.co_filename == __file__]
-            return *asked, stack[-3:], task.get_coro().__name__, context
+            # An eager task that is done has none, and asyncio's of 3.12.1 crashes.
+            coro = None if task.done() else task.get_coro().__name__
+            return *asked, stack[-3:], coro, context
 
     async def op_peek(self, name, number):
         future = self.futures[number]

@@ -139,6 +139,15 @@ host_data(struct gy_stream *stream, void *data, size_t len)
     leave_upcall(connection);
 }
 
+void
+scene_read(struct connection *connection)
+{
+    if (!connection->reading)
+        connection->eof = false;
+    connection->reading = true;
+    gy_stream_resume(&connection->stream);
+}
+
 static void
 host_eof(struct gy_stream *stream)
 {
@@ -483,10 +492,8 @@ act_on(struct connection *connection)
     case 10:
     case 11:
     case 12:
-        if (!connection->error) {
-            connection->reading = true;
-            gy_stream_resume(stream);
-        }
+        if (!connection->error)
+            scene_read(connection);
         break;
     case 13:
         gy_stream_set_policy(stream,

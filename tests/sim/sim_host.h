@@ -76,6 +76,8 @@ void scene_listen(struct scene *scene);
 void scene_act(struct scene *scene);           /* the host does something        */
 void scene_remotes_act(struct scene *scene);   /* a remote does something       */
 void scene_drain_remotes(struct scene *scene); /* the remotes read everything */
+/* What was paused hears the end again. */
+void scene_read(struct connection *connection);
 void scene_close(struct connection *connection);
 void scene_check(struct scene *scene); /* invariants that hold at any time */
 

@@ -99,8 +99,7 @@ calm_down(bool ending)
             sim_remote_shutdown(&scene.world.net, connection->socket);
         if (connection->close_called || connection->error)
             continue;
-        connection->reading = true;
-        gy_stream_resume(&connection->stream);
+        scene_read(connection);
     }
 }
 
