@@ -169,15 +169,20 @@ gpy_ssl_process_outgoing(struct gpy_ssl *self)
 /* ---- plaintext -> records -----------------------------------------------------------------------
  */
 
-/* Makes records of data..len, in steps that leave at once if `open`; then all of them do, as in
- * asyncio's one write, even if the transport below is paused or lost by the first.  How much
- * OpenSSL took; less than len: it wants to be asked again, or failed.  *rc is -1 with an exception
- * of the sending. */
+/* One write(), or a writelines() of several objects. */
+struct write {
+    bool open;  /* records may leave at once                                         */
+    bool begun; /* some have: all follow, as in asyncio's one write, even if the transport
+                 * below is paused or lost by then                                     */
+    bool waits; /* something went into the backlog                                   */
+};
+
+/* Makes records of data..len, in steps that leave at once.  How much OpenSSL took; less than len:
+ * it wants to be asked again, or failed.  *rc is -1 with an exception of the sending. */
 static size_t
-encrypt(struct gpy_ssl *self, const char *data, size_t len, bool open, int *rc)
+encrypt(struct gpy_ssl *self, const char *data, size_t len, struct write *write, int *rc)
 {
     size_t done = 0;
-    bool first = true;
     *rc = 0;
     while (done < len && *rc == 0) {
         size_t step = len - done < GPY_SSL_STEP_BYTES ? len - done : GPY_SSL_STEP_BYTES;
@@ -185,10 +190,10 @@ encrypt(struct gpy_ssl *self, const char *data, size_t len, bool open, int *rc)
         if (GY_UNLIKELY(written == 0))
             break;
         done += written;
-        bool rest = !first && (self->ssl_writing_paused || lost_below(self));
-        if (open && (done < len || rest)) {
-            *rc = send_all(self, first);
-            first = false;
+        bool rest = write->begun && (self->ssl_writing_paused || lost_below(self));
+        if (write->open && (done < len || rest)) {
+            *rc = send_all(self, !write->begun);
+            write->begun = true;
         }
     }
     return done;
@@ -231,18 +236,18 @@ send_record(void *context, const char *data, size_t len)
 /* encrypt() of an object that is all of its write: records leave from OpenSSL's memory if there
  * will be only one, too large to wait for others. */
 static size_t
-encrypt_alone(struct gpy_ssl *self, const char *data, size_t len, bool open, int *rc)
+encrypt_alone(struct gpy_ssl *self, const char *data, size_t len, struct write *write, int *rc)
 {
     struct gpy_stream_transport *stream = stream_below(self);
-    if (!open || self->ssl == NULL || stream == NULL || len <= GPY_HOLD_BYTES ||
+    if (!write->open || self->ssl == NULL || stream == NULL || len <= GPY_HOLD_BYTES ||
         len > RECORD_BYTES_MAX)
-        return encrypt(self, data, len, open, rc);
+        return encrypt(self, data, len, write, rc);
     Py_INCREF((PyObject *)stream);
     self->pipe.send = send_record;
     self->pipe.send_context = stream;
     self->pipe.send_min = GPY_HOLD_BYTES;
     self->pipe.send_error = 0;
-    size_t done = encrypt(self, data, len, open, rc);
+    size_t done = encrypt(self, data, len, write, rc);
     self->pipe.send = NULL;
     if (GY_UNLIKELY(self->pipe.send_error < 0))
         gpy_stream_transport_send_failed(stream, self->pipe.send_error);
@@ -250,10 +255,9 @@ encrypt_alone(struct gpy_ssl *self, const char *data, size_t len, bool open, int
     return done;
 }
 
-/* Encrypts one object, which is all of the write if `alone`.  *waits is set if it, or the rest of
- * it, went into the backlog. */
+/* Encrypts one object, which is all of the write if `alone`. */
 static int
-write_object(struct gpy_ssl *self, PyObject *object, bool alone, bool open, bool *waits)
+write_object(struct gpy_ssl *self, PyObject *object, bool alone, struct write *write)
 {
     Py_buffer view;
     int rc = 0;
@@ -261,11 +265,11 @@ write_object(struct gpy_ssl *self, PyObject *object, bool alone, bool open, bool
         return -1;
     size_t len = (size_t)view.len;
     size_t done = 0;
-    if (!*waits)
-        done = alone ? encrypt_alone(self, view.buf, len, open, &rc)
-                     : encrypt(self, view.buf, len, open, &rc);
+    if (!write->waits)
+        done = alone ? encrypt_alone(self, view.buf, len, write, &rc)
+                     : encrypt(self, view.buf, len, write, &rc);
     if (rc == 0 && done < len) {
-        *waits = true;
+        write->waits = true;
         rc = push_backlog(self, object, view.buf, done, len);
     }
     PyBuffer_Release(&view);
@@ -318,25 +322,24 @@ can_encrypt(struct gpy_ssl *self)
 PyObject *
 gpy_ssl_write(struct gpy_ssl *self, PyObject *data)
 {
-    bool waits = false;
     if (GY_UNLIKELY(!can_encrypt(self) || !is_plain(data))) {
         PyObject *list = PyTuple_Pack(1, data);
         PyObject *result = list ? gpy_ssl_super(self, self->state->str__write_appdata, list) : NULL;
         Py_XDECREF(list);
         return result;
     }
-    bool open = !self->ssl_writing_paused;
-    if (open)
+    struct write write = {.open = !self->ssl_writing_paused};
+    if (write.open)
         open_pipe(self);
-    int rc = write_object(self, data, true, open, &waits);
-    return none_or_fatal(self, rc < 0 ? rc : finish(self, waits));
+    int rc = write_object(self, data, true, &write);
+    return none_or_fatal(self, rc < 0 ? rc : finish(self, write.waits));
 }
 
 PyObject *
 gpy_ssl_write_appdata(struct gpy_ssl *self, PyObject *list)
 {
     PyObject *items = PySequence_List(list);
-    bool fits = items != NULL && can_encrypt(self), waits = false;
+    bool fits = items != NULL && can_encrypt(self);
     int rc = 0;
     if (items == NULL)
         return NULL;
@@ -347,11 +350,11 @@ gpy_ssl_write_appdata(struct gpy_ssl *self, PyObject *list)
         Py_DECREF(items);
         return result;
     }
-    bool open = !self->ssl_writing_paused;
-    if (open)
+    struct write write = {.open = !self->ssl_writing_paused};
+    if (write.open)
         open_pipe(self);
     for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(items); i++)
-        rc = write_object(self, PyList_GET_ITEM(items, i), false, open, &waits);
+        rc = write_object(self, PyList_GET_ITEM(items, i), false, &write);
     Py_DECREF(items);
-    return none_or_fatal(self, rc < 0 ? rc : finish(self, waits));
+    return none_or_fatal(self, rc < 0 ? rc : finish(self, write.waits));
 }
