@@ -64,6 +64,7 @@ class Thing:
                 sock.setblocking(False)
         self.sent = self.peer_sent = self.peer_got = self.crc = 0
         self.waiting = {}  # direction -> task
+        self.rival = None  # the direction whose callback removes the other
         self.calls = {}  # direction -> (step, count)
 
     def close(self):
@@ -181,6 +182,11 @@ class Sockets(World):
 
     def op_add(self, number, writer, does):
         if (thing := self.thing(number, True)) and thing.sock.fileno() >= 0:
+            # Of two that remove each other the first one stays, which is not promised either.
+            if does == "other" and thing.rival not in (None, writer):
+                does = "look"
+            elif does == "other":
+                thing.rival = writer
             self.add(thing, writer, does)
 
     def add(self, thing, writer, does):

@@ -215,6 +215,7 @@ class Conn:
         self.wanted = 0
         self.peer_got = self.noted = self.crc = 0
         self.peer_over = False
+        self.last_words = None  # the step in which something was written to a peer that has left
 
     def protocol(self, buffered=False):
         self.protocols += 1
@@ -452,10 +453,12 @@ class Transports(World):
         return conn
 
     def next_bytes(self, conn, size):
-        """Not much to a peer that has left: whether pause_writing() comes before the error
-        depends on how often a transport tries at once."""
+        """Not much to a peer that has left, and but once per step: whether pause_writing() comes
+        before the error depends on how often a transport tries at once, and a second write of the
+        same callback, which may leave with the first, may meet the reset that answers that."""
         if conn.peer.fileno() < 0:
-            size = min(size, 5000)
+            size = 0 if conn.last_words is self.step else min(size, 5000)
+            conn.last_words = self.step
         data = pattern(conn.sent, size)
         conn.sent += size
         conn.big |= size >= BIG
