@@ -107,7 +107,7 @@ class Sockets(World):
     def op_call(self, number, method, size):
         """loop.sock_<method>() in a task."""
         thing = self.thing(number, False)
-        direction = method in ("sendall", "sendto", "connect")
+        direction = method in ("sendall", "sendfile", "sendto", "connect")
         if thing is None or thing.waiting.get(direction) is not None:
             return
         if thing.sock.fileno() < 0:
@@ -149,6 +149,14 @@ class Sockets(World):
         data = pattern(thing.sent, size)
         thing.sent += size
         return await self.loop.sock_sendall(thing.sock, data)
+
+    async def call_sendfile(self, thing, size):
+        with tempfile.TemporaryFile() as file:
+            file.write(pattern(thing.sent, size))
+            file.flush()
+            thing.sent += size
+            sent = await self.loop.sock_sendfile(thing.sock, file, fallback=False)
+            return sent, file.tell()
 
     async def call_sendto(self, thing, size):
         if thing.kind not in ("datagrams", "udp"):

@@ -34,6 +34,7 @@ class Streams(Transports):
     def op_open_stream(self, kind, limit, flow, body):
         conn = Conn(self, len(self.conns), kind, [], flow)
         conn.reader = conn.writer = None
+        conn.starting = False  # TLS, and what is written now would come between
         self.conns.append(conn)
         self.watch(conn, "open", self.connect(conn, limit, body))
 
@@ -126,17 +127,17 @@ class Streams(Transports):
                 conn.reader.feed_data(what)
 
     async def do_write(self, name, number, size):
-        if conn := self.stream(number):
+        if (conn := self.stream(number)) and not conn.starting:
             if not is_over(conn.transport):
                 conn.writer.write(self.next_bytes(conn, size))
 
     async def do_writelines(self, name, number, sizes):
-        if conn := self.stream(number):
+        if (conn := self.stream(number)) and not conn.starting:
             conn.writer.writelines(self.next_lines(conn, sizes))
 
     async def do_writer(self, name, number, method):
         """drain, wait_closed; write_eof, close, can_write_eof, is_closing."""
-        if conn := self.stream(number):
+        if (conn := self.stream(number)) and not (conn.starting and method == "write_eof"):
             result = getattr(conn.writer, method)()
             return await result if asyncio.iscoroutine(result) else result
 
@@ -203,19 +204,32 @@ class Streams(Transports):
     async def do_raise(self, name, key):
         raise EXCEPTIONS[key]()
 
-    async def do_start_tls(self, name, number, server_side):
+    async def do_start_tls(self, name, number):
         conn = self.stream(number)
         if conn is None or conn.kind == "tls" or isinstance(conn.peer, TlsEnd) or conn.big:
-            return
-        if conn.peer.fileno() < 0 or conn.peer_over:
-            return
+            return None
+        if conn.peer.fileno() < 0 or conn.peer_over or is_over(conn.transport):
+            return None
+        # What was written in this step may still be on its way, and what was received belongs to
+        # the handshake on gyre, and on asyncio since 3.14.
+        if conn.wrote is self.step or conn.reader._buffer:
+            return "not now"
+        server_side = conn.kind != "client"
         self.drain_peer(conn)
         conn.peer = TlsEnd(conn.peer, not server_side)
-        hostname = None if server_side else "localhost"
+        conn.starting = True
         start = conn.writer.start_tls
-        if asyncio.StreamWriter.start_tls.__kwdefaults__:
-            start = functools.partial(start, server_hostname=hostname)
-        await start(ssl_context(server_side))
+        if asyncio.StreamWriter.start_tls.__kwdefaults__ and not server_side:
+            start = functools.partial(start, server_hostname="localhost")
+        try:
+            await start(ssl_context(server_side))
+        except BaseException:
+            conn.unclean = True
+            raise
+        finally:
+            conn.starting = False
+        conn.transport = conn.writer.transport
+        conn.below = getattr(conn.transport, "_ssl_protocol", None)
 
     # ---- the end
 

@@ -15,6 +15,7 @@ import socket
 import ssl
 import struct
 import sys
+import tempfile
 import zlib
 
 import tcp_tools
@@ -215,6 +216,8 @@ class Conn:
         self.wanted = 0
         self.peer_got = self.noted = self.crc = 0
         self.peer_over = False
+        self.sending = False  # a file
+        self.wrote = None  # the step in which something was written last
         self.last_words = None  # the step in which something was written to a peer that has left
 
     def protocol(self, buffered=False):
@@ -452,6 +455,12 @@ class Transports(World):
             return None
         return conn
 
+    def free(self, number, method=None):
+        """As of(), but not while it sends a file: asyncio does not expect that it is closed then,
+        reads, or has another protocol."""
+        conn = self.of(number, method)
+        return None if conn is None or conn.sending else conn
+
     def next_bytes(self, conn, size):
         """Not much to a peer that has left, and but once per step: whether pause_writing() comes
         before the error depends on how often a transport tries at once, and a second write of the
@@ -461,6 +470,7 @@ class Transports(World):
             conn.last_words = self.step
         data = pattern(conn.sent, size)
         conn.sent += size
+        conn.wrote = self.step
         conn.big |= size >= BIG
         return data
 
@@ -504,7 +514,7 @@ class Transports(World):
             conn.transport.sendto(data, where)
 
     def op_write_eof(self, number):
-        if conn := self.of(number, "write_eof"):
+        if conn := self.free(number, "write_eof"):
             conn.transport.write_eof()
 
     def op_can_write_eof(self, number):
@@ -512,20 +522,20 @@ class Transports(World):
             return conn.transport.can_write_eof()
 
     def op_close(self, number):
-        if conn := self.of(number):
+        if conn := self.free(number):
             conn.transport.close()
 
     def op_abort(self, number):
-        if conn := self.of(number, "abort"):
+        if conn := self.free(number, "abort"):
             conn.unclean = True
             conn.transport.abort()
 
     def op_pause(self, number):
-        if conn := self.of(number, "pause_reading"):
+        if conn := self.free(number, "pause_reading"):
             conn.transport.pause_reading()
 
     def op_resume(self, number):
-        if conn := self.of(number, "resume_reading"):
+        if conn := self.free(number, "resume_reading"):
             conn.transport.resume_reading()
 
     def op_limits(self, number, high, low):
@@ -533,7 +543,7 @@ class Transports(World):
             conn.transport.set_write_buffer_limits(high, low)
 
     def op_set_protocol(self, number, buffered):
-        if conn := self.of(number, "set_protocol"):
+        if conn := self.free(number, "set_protocol"):
             conn.transport.set_protocol(conn.protocol(buffered))
 
     def op_look(self, number, key):
@@ -562,8 +572,31 @@ class Transports(World):
         if conn := self.of(number):
             self.loop.call_soon(self.note, conn.label, "soon")
 
+    def op_sendfile(self, number, size, *where):
+        """A file of this size, with nothing that needs a thread."""
+        conn = self.free(number, "write")
+        plain = conn is not None and conn.kind in ("tcp", "unix") and conn.peer.fileno() >= 0
+        if not plain or isinstance(conn.peer, TlsEnd):
+            return
+        conn.big |= size >= BIG
+
+        async def send():
+            if is_over(conn.transport) or conn.sending:
+                return
+            conn.sending = True
+            with tempfile.TemporaryFile() as file:
+                file.write(pattern(0, size))
+                file.flush()
+                try:
+                    sent = await self.loop.sendfile(conn.transport, file, *where, fallback=False)
+                finally:
+                    conn.sending = False
+                self.note(conn.label, "sent", sent, file.tell())
+
+        self.watch(conn, "sendfile", send())
+
     def op_start_tls(self, number, server_side):
-        conn = self.of(number, "write")
+        conn = self.free(number, "write")
         plain = conn is not None and conn.kind in ("tcp", "unix") and conn.peer.fileno() >= 0
         if not plain or isinstance(conn.peer, TlsEnd) or conn.peer_over or conn.big:
             return
@@ -619,13 +652,13 @@ class Transports(World):
                 conn.peer.shutdown(socket.SHUT_WR)
 
     def op_peer_close(self, number):
-        if conn := self.peer_of(number):
+        if (conn := self.peer_of(number)) and not conn.sending:
             conn.unclean = True
             self.torn |= conn.big
             conn.peer.close()
 
     def op_peer_reset(self, number):
-        if conn := self.peer_of(number):
+        if (conn := self.peer_of(number)) and not conn.sending:
             conn.unclean = True
             self.torn |= conn.big
             sock = getattr(conn.peer, "sock", conn.peer)

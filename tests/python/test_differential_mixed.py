@@ -28,6 +28,7 @@ CALLS = [
     op(
         "call", numbers, st.sampled_from(["sendall", "sendto"]), st.sampled_from([0, 10, 1_000_000])
     ),
+    op("call", numbers, just("sendfile"), st.sampled_from([0, 10, 1_000_000])),
     op("call", numbers, st.sampled_from(["accept", "connect"]), sizes),
     op("cancel_call", st.integers(0, 5)),
     op("blocking", numbers, st.booleans()),

@@ -63,8 +63,18 @@ PEER = [
     *[("peer_take", st.sampled_from([1, 100, 5000, 250_000]))] * 2,
     *[("peer_flow", st.booleans())] * 2,
 ]
+files = op(
+    "sendfile",
+    numbers,
+    st.sampled_from([0, 300, 5000, BIG, 3 * BIG]),
+    st.sampled_from([0, 10, 5000]),
+    st.sampled_from([None, None, 0, 1, 5000, 4 * BIG]),
+)
 looks = st.one_of(
-    op("buffered", numbers), op("start_tls", numbers, st.booleans()), op("can_write_eof", numbers)
+    op("buffered", numbers),
+    op("start_tls", numbers, st.booleans()),
+    op("can_write_eof", numbers),
+    files,
 )
 STREAM_CALLBACKS = [
     "connection_made",

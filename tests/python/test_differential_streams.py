@@ -50,6 +50,7 @@ SIMPLE = st.one_of(
     op("writer", conns, writer_methods),
     op("writer", conns, writer_methods),
     op("look", conns),
+    op("start_tls", conns),
     op("feed", conns, st.sampled_from(["eof", "error", b"fed\n"])),
     op("transport", conns, st.sampled_from(["pause_reading", "resume_reading", "abort"])),
     op("turn"),
