@@ -10,9 +10,9 @@ The floor (bench/net/floor.c), in the same pairs, is a server that does nothing 
 program's Python: where it does not reach the goal either, no loop does. What is held together and
 what looks before it sleeps are kinds of it, of which the better counts.
 
-The bound is what gyre would reach if its own code and all of the C library's took no time, with the
-same system calls, the same Python and the same OpenSSL: whatever is then still missing is not the
-loop's to give. It is an estimate, and the only one where there is no floor.
+The bound is what gyre would reach if its own code and what the C library does for it took no time,
+with the same system calls, the same Python and the same OpenSSL: whatever is then still missing is
+not the loop's to give. It is an estimate, and the only one where there is no floor.
 
 Prints a Markdown table; --output keeps the samples as JSON, and several such files make one table
 with --merge. With a results.json "reached" is its figure, and that of the run here is second.

@@ -2,8 +2,9 @@
 
 One sample is as in bench/measure.py, a fresh process under the same load, with a profiler attached
 for the length of the window. The samples are sorted by the file that the code lies in: the kernel,
-Python, the loop's extension, the C library, OpenSSL. perf's own interrupts cost a percent or two,
-for every arm alike.
+Python, the loop's extension, the C library, OpenSSL. What the C library does for Python or OpenSSL
+(their memory, their copies) is theirs: it is found by unwinding the stack. perf's own interrupts
+cost a few percent, for every arm alike.
 """
 
 import collections
@@ -37,6 +38,7 @@ KERNEL, PYTHON, LOOP, LIBC, TLS, LOOK, OTHER = PARTS = (
 )
 FREQUENCY_HZ = 4000
 PERF_S = 20.0
+STACK_BYTES, STACK_FRAMES = 1024, 12  # from a function of the C library to who called it
 
 # Where gyre looks for events before it sleeps: time in which it waits for the others. Most reads of
 # the clock are made there too.
@@ -71,12 +73,27 @@ def part_of(path, symbol):
     return KERNEL if name.startswith("[") and name != "[unknown]" else OTHER
 
 
+def part_of_stack(frames):
+    """The part that a sample counts for. frames: (file, function), the innermost first."""
+    part = part_of(*frames[0])
+    if part != LIBC:
+        return part
+    for path, symbol in frames[1:]:
+        caller = part_of(path, symbol)
+        if caller not in (LIBC, KERNEL):
+            return LIBC if caller in (LOOP, LOOK) or path == "[unknown]" else caller
+    return LIBC
+
+
 def read_script(text):
-    """Counter of parts from what `perf script -F ip,sym,dso` prints: address, function, (file)."""
+    """Counter of parts from what `perf script -F ip,sym,dso` prints: an address, a function and a
+    (file) in a line for each frame, and an empty line between samples."""
     parts = collections.Counter()
-    for line in text.splitlines():
-        if match := re.match(r"\s*[0-9a-f]+ (.*?) \(([^()]*)\)\s*$", line):
-            parts[part_of(match[2], match[1])] += 1
+    for sample in re.split(r"\n\s*\n", text):
+        lines = re.findall(r"^\s*[0-9a-f]+ (.*?) \(([^()]*)\)\s*$", sample, re.MULTILINE)
+        frames = [(path, symbol) for symbol, path in lines]
+        if frames:
+            parts[part_of_stack(frames)] += 1
     return parts
 
 
@@ -94,7 +111,14 @@ class Recorder:
             stack.enter_context(open(os.open(each, os.O_RDWR), "wb", 0)) for each in pipes
         )
         command = ["perf", "record", "-q", "-B", "-N", "-e", "cpu-clock", "-F", str(FREQUENCY_HZ)]
-        command += ["-D", "-1", "--control", "fifo:" + ",".join(map(str, pipes))]
+        command += [
+            "--call-graph",
+            f"dwarf,{STACK_BYTES}",
+            "-D",
+            "-1",
+            "--control",
+            "fifo:" + ",".join(map(str, pipes)),
+        ]
         self.process = subprocess.Popen(
             [*command, "-p", str(pid), "-o", str(self.folder / "data")],
             stdout=subprocess.DEVNULL,
@@ -127,6 +151,7 @@ class Recorder:
     def parts(self):
         self.end()
         command = ["perf", "script", "-i", str(self.folder / "data"), "-F", "ip,sym,dso"]
+        command += ["--no-inline", "--max-stack", str(STACK_FRAMES)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return read_script(done.stdout)
 

@@ -50,13 +50,40 @@ def test_the_part_of_a_sample(path, symbol, part):
 def test_what_perf_script_prints():
     text = (
         " ffffffff81001000 do_syscall_64 ([kernel.kallsyms])\n"
+        "     7f12367aee35 _PyObject_Free (/opt/lib/libpython3.11.so.1.0)\n"
+        "\n"
+        "\n"
         "     7f12367aee35 operator new(unsigned long) (/usr/lib/libstdc++.so.6)\n"
         "     7f12367aee35 _PyObject_Free (/opt/lib/libpython3.11.so.1.0)\n"
         "\n"
         "     7f12367aee99 [unknown] (/opt/lib/libpython3.11.so.1.0)\n"
+        "\n"
+        "\n"
     )
     parts = profiles.read_script(text)
-    assert parts == {profiles.KERNEL: 1, profiles.OTHER: 1, profiles.PYTHON: 2}
+    assert parts == {profiles.KERNEL: 1, profiles.OTHER: 1, profiles.PYTHON: 1}
+    assert profiles.read_script("\n") == {}
+
+
+LIBC = ("/usr/lib/libc.so.6", "__memmove_avx_unaligned_erms")
+MALLOC = ("/usr/lib/libc.so.6", "malloc")
+OURS = ("/x/_gyre.cpython-311-x86_64-linux-gnu.so", "gy_stream_write")
+
+
+@pytest.mark.parametrize(
+    ("callers", "part"),
+    [
+        ([("/usr/lib/libcrypto.so.3", "CRYPTO_malloc"), OURS], profiles.TLS),
+        ([MALLOC, ("/usr/bin/python3.11", "PyMem_RawMalloc"), OURS], profiles.PYTHON),
+        ([MALLOC, OURS, ("/usr/bin/python3.11", "PyObject_Call")], profiles.LIBC),
+        ([("/x/httptools/parser/parser.cpython-311.so", "f")], profiles.OTHER),
+        ([("[unknown]", "[unknown]"), ("/usr/bin/python3.11", "f")], profiles.LIBC),
+        ([], profiles.LIBC),
+    ],
+)
+def test_the_c_library_works_for_its_caller(callers, part):
+    assert profiles.part_of_stack([LIBC, *callers]) == part
+    assert profiles.part_of_stack([OURS, *callers]) == profiles.LOOP
 
 
 def test_shares_and_what_a_costless_loop_saves():
