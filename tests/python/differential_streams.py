@@ -113,7 +113,7 @@ class Streams(Transports):
             return await getattr(conn.reader, method)(*args)
 
     async def do_look(self, name, number):
-        if conn := self.stream(number):
+        if (conn := self.stream(number)) and not self.is_held(conn):
             reader = conn.reader
             return reader.at_eof(), told(reader.exception()), conn.writer.is_closing()
 
@@ -137,7 +137,10 @@ class Streams(Transports):
 
     async def do_writer(self, name, number, method):
         """drain, wait_closed; write_eof, close, can_write_eof, is_closing."""
-        if (conn := self.stream(number)) and not (conn.starting and method == "write_eof"):
+        conn = self.stream(number)
+        if conn is None or (conn.starting and method == "write_eof"):
+            return None
+        if method != "is_closing" or not self.is_held(conn):
             result = getattr(conn.writer, method)()
             return await result if asyncio.iscoroutine(result) else result
 

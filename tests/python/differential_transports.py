@@ -461,6 +461,11 @@ class Transports(World):
         conn = self.of(number, method)
         return None if conn is None or conn.sending else conn
 
+    def is_held(self, conn):
+        """Whether a write may wait for the end of its callback, to hear that the peer has left:
+        asyncio knows it at once, and what depends on that differs."""
+        return conn.wrote is self.step and conn.peer.fileno() < 0
+
     def next_bytes(self, conn, size):
         """Not much to a peer that has left, and but once per step: whether pause_writing() comes
         before the error depends on how often a transport tries at once, and a second write of the
@@ -495,6 +500,8 @@ class Transports(World):
     def op_writelines_wrong(self, number, what):
         conn = self.of(number, "writelines")
         if conn is None or isinstance(conn.peer, TlsEnd):  # there it goes wrong half-way, and later
+            return
+        if self.is_held(conn):
             return
         # Newer asyncio looks at nothing once the connection is lost.
         # And asyncio 3.15 keeps what it has seen of a list that goes wrong, unsent.
@@ -548,7 +555,7 @@ class Transports(World):
 
     def op_look(self, number, key):
         """What can be asked of a transport."""
-        if conn := self.of(number):
+        if (conn := self.of(number)) and not self.is_held(conn):
             transport = conn.transport
             protocol = transport.get_protocol()
             found = [transport.is_closing(), getattr(protocol, "number", type(protocol).__name__)]
@@ -569,7 +576,7 @@ class Transports(World):
             return conn.transport.get_write_buffer_size() > BIG // 10
 
     def op_soon(self, number):
-        if conn := self.of(number):
+        if (conn := self.of(number)) and not self.is_held(conn):
             self.loop.call_soon(self.note, conn.label, "soon")
 
     def op_sendfile(self, number, size, *where):
