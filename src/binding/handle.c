@@ -432,6 +432,7 @@ static int
 handle_set_object(struct gpy_handle *self, PyObject *value, void *offset)
 {
     PyObject **field = (PyObject **)((char *)self + (uintptr_t)offset);
+    self->plain = false;
     Py_XSETREF(*field, value == Py_None ? NULL : Py_XNewRef(value));
     return 0;
 }
@@ -597,11 +598,6 @@ static inline void
 handle_end_plain(struct gpy_handle *self)
 {
     struct gpy_state *state = self->loop->state;
-    if (GY_UNLIKELY(((uintptr_t)self->weakrefs | (uintptr_t)self->source_traceback |
-                     (uintptr_t)self->repr) != 0)) {
-        handle_end(self, state);
-        return;
-    }
     Py_DECREF(self->callback);
     for (size_t i = 1, used = self->nargs; i <= used; i++)
         Py_DECREF(self->slots[i]);
@@ -622,13 +618,20 @@ end_fresh(struct gpy_handle *self, int rc)
     return rc;
 }
 
-/* A handle that only the queue has: most are, since who calls call_soon() rarely keeps what it
- * returns.  Nobody can cancel it or look at it while it runs. */
+int
+gpy_handle_run_known(struct gpy_handle *self)
+{
+    return end_fresh(self, gpy_handle_run(self));
+}
+
+/* A handle that only the queue had: most are, since who calls call_soon() rarely keeps what it
+ * returns.  Nobody can cancel it or look at it while it runs: the queue has let go of it, and the
+ * collector does not know it. */
 int
 gpy_handle_run_fresh(struct gpy_handle *self)
 {
     if (GY_UNLIKELY(Py_REFCNT(self) != 1 || !self->plain || self->weakrefs != NULL))
-        return end_fresh(self, gpy_handle_run(self));
+        return gpy_handle_run_known(self);
     PyObject *result = NULL;
     if (GY_LIKELY(PyContext_Enter(self->context) == 0)) {
         result =
@@ -639,7 +642,8 @@ gpy_handle_run_fresh(struct gpy_handle *self)
     if (GY_UNLIKELY(result == NULL))
         return end_fresh(self, gpy_handle_report(self));
     Py_DECREF(result);
-    if (GY_UNLIKELY(Py_REFCNT(self) != 1 || !self->plain || REFERENCES_ARE_COUNTED))
+    GY_ASSERT(Py_REFCNT(self) == 1 && self->plain && self->weakrefs == NULL);
+    if (REFERENCES_ARE_COUNTED)
         return end_fresh(self, 0);
     handle_end_plain(self);
     return 0;

@@ -10,24 +10,25 @@
 
 enum { HANDLE_ARGS_INLINE = 3, HANDLE_ARGS_TUPLE = 255 };
 
+/* What each callback needs is in the first 64 bytes. */
 struct gpy_handle {
     PyObject_HEAD
     struct gpy_loop *loop; /* strong; NULL only after tp_clear                                  */
     PyObject *callback;    /* NULL after cancel()                                               */
     PyObject *context;
-    /* slots[0] is scratch for PY_VECTORCALL_ARGUMENTS_OFFSET; arguments follow. */
-    PyObject *slots[1 + HANDLE_ARGS_INLINE];
-    PyObject *source_traceback; /* debug mode, else NULL */
-    PyObject *repr;             /* kept by cancel() in debug mode */
     PyObject *weakrefs;
     uint8_t nargs; /* HANDLE_ARGS_TUPLE: slots[1] is a tuple */
-    bool plain; /* in the queue as a fresh one: a Handle, not cancelled, its arguments in slots, its
-                 * context contextvars' own */
+    bool plain;    /* in the queue as a fresh one: a Handle, not cancelled, its arguments in slots,
+                    * its context contextvars' own, the two at the end NULL */
     bool cancelled;
     bool is_timer;
     bool is_threadsafe;
     bool scheduled;   /* timers: in the heap                        */
     bool when_is_int; /* timers: the caller gave an int             */
+    /* slots[0] is scratch for PY_VECTORCALL_ARGUMENTS_OFFSET; arguments follow. */
+    PyObject *slots[1 + HANDLE_ARGS_INLINE];
+    PyObject *source_traceback; /* debug mode, else NULL */
+    PyObject *repr;             /* kept by cancel() in debug mode */
 };
 
 struct gpy_timer_handle {
@@ -97,6 +98,8 @@ int gpy_handle_run(struct gpy_handle *handle);
 /* The same for a handle that has just left the queue and that the collector does not know of
  * (GPY_READY_FRESH_HANDLE); drops the queue's reference. */
 int gpy_handle_run_fresh(struct gpy_handle *handle);
+/* The same where somebody else may have it, or when it runs in debug mode. */
+int gpy_handle_run_known(struct gpy_handle *handle);
 
 /* The callback raised what is set now: reports it as asyncio does.  As gpy_handle_run(). */
 int gpy_handle_report(struct gpy_handle *handle);

@@ -96,7 +96,7 @@ run_entry(struct gpy_loop *self, struct gpy_ready_entry *entry)
     switch (tag) {
     case GPY_READY_FRESH_HANDLE: /* in debug mode */
         gpy_task_settle(self->state, &self->current);
-        return gpy_handle_run_fresh((struct gpy_handle *)owner);
+        return gpy_handle_run_known((struct gpy_handle *)owner);
     case GPY_READY_TASK_STEP:
     case GPY_READY_TASK_WAKE:
         rc = run_task_entry(self, tag, owner, entry->a);

@@ -68,7 +68,7 @@ push_handle(struct gpy_loop *self, PyTypeObject *type, const struct gpy_call *ca
     bool fresh = self->in_run && GPY_FRESH_HANDLES;
     if (fresh)
         handle->plain = type == self->state->handle_type && handle->nargs != HANDLE_ARGS_TUPLE &&
-                        PyContext_CheckExact(handle->context);
+                        handle->source_traceback == NULL && PyContext_CheckExact(handle->context);
     else
         PyObject_GC_Track(handle);
     if (gpy_ready_push(&self->ready, fresh ? GPY_READY_FRESH_HANDLE : GPY_READY_HANDLE,
