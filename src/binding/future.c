@@ -36,6 +36,16 @@ future_keep(PyObject *self)
 {
     return false;
 }
+
+static void
+future_fit_dict(PyObject *self)
+{
+}
+
+void
+gpy_future_drop_spare_dicts(struct gpy_state *module)
+{
+}
 #else
 /* What asyncio.Future is large in 3.11; nothing is kept of another one. */
 enum { BASE_BYTES = 128, BASE_BEGIN = sizeof(PyObject) + sizeof(PyObject *) };
@@ -55,8 +65,38 @@ future_take(struct gpy_state *module)
     return self;
 }
 
+static PyObject **
+future_dict(PyObject *self)
+{
+    return (PyObject **)(void *)((char *)self + Py_TYPE(self)->tp_dictoffset);
+}
+
+/* The interpreter of 3.11 looks up future.done and future.set_result anew each time, unless there
+ * is a dict in which it need not look: an empty one, like all others that are empty.  It stays with
+ * the memory of the future; only memory that was used before gets one, since many more futures than
+ * the list holds would be a matter of memory. */
+static void
+future_fit_dict(PyObject *self)
+{
+    if (GY_UNLIKELY(*future_dict(self) == NULL)) {
+        *future_dict(self) = PyDict_New();
+        if (*future_dict(self) == NULL)
+            PyErr_Clear();
+    }
+}
+
+/* Of the memory in the free list, which is about to be given back. */
+void
+gpy_future_drop_spare_dicts(struct gpy_state *module)
+{
+    PyObject *self = module->free_futures.head;
+    for (; self != NULL; self = *gpy_freelist_link(self))
+        Py_CLEAR(*future_dict(self));
+}
+
 /* Keeps the memory of a gyre.Future of which our part is empty and the base part, apart from the
- * loop, has never been written to: no dict, no weak references, no asyncio.Future.method(self). */
+ * loop, has never been written to: no attributes, no weak references, no asyncio.Future.method().
+ */
 static bool
 future_keep(PyObject *self)
 {
@@ -65,9 +105,14 @@ future_keep(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     uintptr_t words[(BASE_BYTES - BASE_BEGIN) / sizeof(uintptr_t)], any = 0;
     if (type != module->future_type || fut->finalized ||
+        module->free_futures.count >= module->free_futures.limit ||
         ((PyTypeObject *)module->asyncio_future)->tp_basicsize != BASE_BYTES)
         return false;
+    PyObject *dict = *future_dict(self);
+    if (dict != NULL && (Py_REFCNT(dict) != 1 || PyDict_GET_SIZE(dict) != 0))
+        return false;
     memcpy(words, (char *)self + BASE_BEGIN, sizeof words);
+    words[((size_t)type->tp_dictoffset - BASE_BEGIN) / sizeof(uintptr_t)] = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(words); i++)
         any |= words[i];
     if (GY_UNLIKELY(any != 0))
@@ -139,14 +184,8 @@ future_tp_init(PyObject *self, PyObject *args, PyObject *kwargs)
     return gpy_fut_init(gpy_fut_of(self), loop);
 }
 
-PyObject *
-gpy_future_new(struct gpy_state *module, PyObject *loop)
-{
-    return gpy_future_new_on(module, loop, gpy_loop_check(module, loop));
-}
-
-PyObject *
-gpy_future_new_on(struct gpy_state *module, PyObject *loop, struct gpy_loop *own_or_null)
+static PyObject *
+future_new(struct gpy_state *module, PyObject *loop, struct gpy_loop *own_or_null)
 {
     PyObject *self = future_take(module);
     if (self == NULL)
@@ -160,6 +199,22 @@ gpy_future_new_on(struct gpy_state *module, PyObject *loop, struct gpy_loop *own
     } else if (gpy_fut_init(fut, loop) < 0) {
         Py_CLEAR(self);
     }
+    return self;
+}
+
+PyObject *
+gpy_future_new(struct gpy_state *module, PyObject *loop)
+{
+    return future_new(module, loop, gpy_loop_check(module, loop));
+}
+
+PyObject *
+gpy_future_new_on(struct gpy_state *module, PyObject *loop, struct gpy_loop *own_or_null)
+{
+    bool used_before = module->free_futures.head != NULL;
+    PyObject *self = future_new(module, loop, own_or_null);
+    if (GY_LIKELY(self != NULL && used_before))
+        future_fit_dict(self);
     return self;
 }
 

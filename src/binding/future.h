@@ -99,8 +99,11 @@ gpy_future_check(struct gpy_state *module, PyObject *object)
 
 /* A pending Future of `loop`: what loop.create_future() returns.  New reference. */
 PyObject *gpy_future_new(struct gpy_state *module, PyObject *loop);
-/* The same for a caller that knows what gpy_loop_check() says of `loop`. */
+/* The same for a caller that knows what gpy_loop_check() says of `loop`, and for a program that
+ * will call its methods. */
 PyObject *gpy_future_new_on(struct gpy_state *module, PyObject *loop, struct gpy_loop *own_or_null);
+
+void gpy_future_drop_spare_dicts(struct gpy_state *module); /* before its free list is cut      */
 
 /* These four take any awaitable future; ours are done in C.  Setting a future that is done raises
  * InvalidStateError.  0 or -1; the queries 1, 0 or -1. */

@@ -27,6 +27,7 @@ intern_names(struct gpy_state *state)
 static void
 limit_freelists(struct gpy_state *state, unsigned limit)
 {
+    gpy_future_drop_spare_dicts(state);
 #define X(name)                                                                                    \
     state->free_##name.limit = limit;                                                              \
     gpy_freelist_trim(&state->free_##name);

@@ -421,6 +421,51 @@ class TestFutures:
         assert reference() is None and died == [1] and gone() is None
         assert not hasattr(loop.create_future(), "attribute")
 
+    @staticmethod
+    def attributes(future):
+        """Its dict, if it has one: `__dict__` is no attribute of asyncio's Future before 3.12."""
+        return next((o for o in gc.get_referents(future) if type(o) is dict), None)
+
+    def test_an_empty_dict_stays_with_the_memory(self, loop, kept):
+        """3.11 finds the methods of an object faster whose dict is there and empty."""
+        loop.create_future()
+        first = loop.create_future()
+        assert self.attributes(first) == {}
+        address = id(self.attributes(first))
+        del first
+        second = loop.create_future()
+        assert id(self.attributes(second)) == address
+        assert self.attributes(loop.create_future()) is None  # its memory is new
+
+    def test_no_two_futures_have_the_same_dict(self, loop, kept):
+        loop.create_future()
+        for _ in range(3):
+            future = loop.create_future()
+            attributes = self.attributes(future)
+            del future
+            other = loop.create_future()
+            assert self.attributes(other) is not attributes
+            if attributes is not None:
+                attributes["held"] = 1
+            assert not hasattr(other, "held")
+            other.mine = 2
+            del other.mine
+            del other
+            again = loop.create_future()
+            assert self.attributes(again) in ({}, None)
+            del again
+
+    def test_dicts_go_with_the_list(self, loop, kept):
+        gyre_c = pytest.importorskip("gyre._gyre")
+        for limit in (0, 4, 2, 4):
+            for _ in range(3):
+                futures = [loop.create_future() for _ in range(6)]
+                assert all(self.attributes(future) in ({}, None) for future in futures)
+                del futures
+            gyre_c._freelists(limit)
+            assert kept() <= limit
+        gyre_c._freelists(4)
+
     def test_subclasses_are_not_kept(self, loop, kept):
         import gyre
 
