@@ -6,7 +6,7 @@
 Each cell is measured again, gyre and what the goal is set against, in turn, in pairs, and for a
 profile with a profiler attached (bench/profiles.py). Two answers:
 
-The floor (bench/net/floor.c), in the same pairs, is a server that does nothing but call the
+The floor (bench/net/floor.c, bench/micro/floor.c), in the same pairs, does nothing but call the
 program's Python: where it does not reach the goal either, no loop does. What is held together and
 what looks before it sleeps are kinds of it, of which the better counts.
 
@@ -39,6 +39,7 @@ from bench import (
     servers,
     stats,
 )
+from bench.micro import floor as micro_floor
 from bench.net import floor
 
 GYRE, UVLOOP = "gyre", goals.UVLOOP
@@ -49,8 +50,10 @@ TOGETHER_BYTES_MAX = 4096  # what is larger is sent at once
 REMOVABLE = (profiles.LOOP, profiles.LIBC)
 FULL_ENOUGH = 0.9  # utilisation from which on the CPU time is all of the time
 NOISE = 0.03  # gyre that far ahead of the floor does what the floor does not
-# Samples with a profiler; the figures of network cells come from others.
+# Samples with a profiler; the figures of network and micro cells come from others.
 PROFILES = {"net": 1, "http": 2, "micro": 3}
+PAIRED = ("net", "micro")
+SLICES = 5  # of each arm in a repetition of a micro cell
 LIMIT_REPETITIONS = 3  # of the C servers, where no goal is against them
 
 
@@ -228,6 +231,8 @@ def with_figures(rows, figures):
 
 def floors_for(cell):
     """The kinds of the floor that may be the best of a cell."""
+    if cell.family == "micro":
+        return [] if micro_floor.reason(cell.parameters) else [FLOOR]
     if cell.family != "net" or floor.reason(cell.parameters):
         return []
     if cell.metric is not cells.RATE:
@@ -275,9 +280,16 @@ def pair_arms(sample, repetition):
     return [spec for spec in sample["taken"] if all_of_them or spec not in C_SERVERS]
 
 
+def with_utilisation(figures):
+    """A micro sample says how long an operation took and how much of that was CPU time."""
+    if figures is None or "wall_us" not in figures:
+        return figures
+    return {**figures, "utilisation": figures["cpu_us"] / figures["wall_us"]}
+
+
 def take_pairs(samples, repetitions, bench, done=lambda: None):
     """Repetitions outside, cells inside: those of a cell are spread over the whole run."""
-    chosen = {cell: sample for cell, sample in samples.items() if cell.family == "net"}
+    chosen = {cell: sample for cell, sample in samples.items() if cell.family in PAIRED}
     for repetition in range(repetitions if chosen else 0):
         print(f"pairs, {repetition + 1}/{repetitions}", file=sys.stderr)
         with nursery.Nurseries() as nurseries:
@@ -287,7 +299,7 @@ def take_pairs(samples, repetitions, bench, done=lambda: None):
                 for spec, error in errors.items():
                     print(f"{cell.name} {spec}: {error}", file=sys.stderr)
                 for spec, each in sample["taken"].items():
-                    each["figures"].append(figures.get(spec))
+                    each["figures"].append(with_utilisation(figures.get(spec)))
         done()
 
 
@@ -305,7 +317,7 @@ def take_profiles(cell, sample, repetitions, bench):
             except servers.MeasureError as error:
                 print(f"{cell.name} {spec}: {error}", file=sys.stderr)
                 figures, parts = None, {}
-            if cell.family != "net":
+            if cell.family not in PAIRED:
                 taken[spec]["figures"].append(figures)
             taken[spec]["parts"].update(parts)
 
@@ -370,7 +382,9 @@ def rows_of(samples, every):
 
 def measured(pairs, args):
     placement = machine.Placement(args.server_core, args.client_core)
-    settings = SimpleNamespace(warmup_s=args.warmup, duration_s=args.window, poll="busy")
+    settings = SimpleNamespace(
+        warmup_s=args.warmup, duration_s=args.window, poll="busy", slices=SLICES
+    )
     bench = (placement, settings)
     samples = new_samples(pairs)
 
@@ -393,7 +407,7 @@ def parse_arguments(argv=None):
     )
     parser.add_argument("results", nargs="?", type=Path, help="of a run of the benchmarks")
     parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="names or patterns")
-    parser.add_argument("--reps", type=int, default=7, help="pairs of each network cell")
+    parser.add_argument("--reps", type=int, default=7, help="pairs of each network and micro cell")
     parser.add_argument("--warmup", type=float, default=0.08)
     parser.add_argument("--window", type=float, default=0.3, help="seconds")
     parser.add_argument("--server-core", type=int)
@@ -422,6 +436,7 @@ def main(argv=None):
         try:
             build.build("loadgen")
             build.build_module("floor")
+            build.build_module(micro_floor.MODULE)
             samples = measured(pairs, args)
         except build.BuildError as error:
             sys.exit(str(error))

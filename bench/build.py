@@ -1,5 +1,5 @@
-"""Compiles the C programs of the network benchmarks with cc, when a source is newer, and the floor,
-which is a module of Python."""
+"""Compiles the C programs of the benchmarks with cc, when a source is newer, and the floors, which
+are modules of Python."""
 
 import os
 import shlex
@@ -37,13 +37,17 @@ PROGRAMS = {
 PROGRAMS["loadgen_tls"] = (*PROGRAMS["loadgen"], "load_tls.c")  # needs OpenSSL
 DEFINES = {"loadgen_tls": ("-DLOAD_TLS",)}
 LIBRARIES = {
+    "floor": "liburing",
     "limit_uring": "liburing",
     "limit_write": "liburing",
     "limit_chain": "liburing",
     "loadgen_tls": "libssl libcrypto",
 }
 PACKAGES = {"libssl libcrypto": "libssl-dev"}
-MODULES = {"floor": ("floor.c", "floor_flow.c", "floor_sends.c")}
+MODULES = {
+    "floor": ("floor.c", "floor_flow.c", "floor_sends.c"),
+    "floor_micro": ("../micro/floor.c",),
+}
 MODULE_FLAGS = ("-shared", "-fPIC", "-fvisibility=hidden")
 
 
@@ -86,14 +90,16 @@ def flags_of(name):
 def build_module(name):
     """The path of the extension module for this Python, compiled if need be."""
     target = OUTPUT / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
-    return compiled(target, [SOURCES / source for source in MODULES[name]], module_flags)
+    sources = [SOURCES / source for source in MODULES[name]]
+    return compiled(target, sources, lambda: module_flags(name))
 
 
-def module_flags():
+def module_flags(name):
     include = Path(sysconfig.get_path("include"))
     if not (include / "Python.h").exists():
         raise BuildError(f"{include} has no Python.h: on Debian, apt install python3-dev")
-    return (*MODULE_FLAGS, "-isystem", str(include)), library_flags("liburing")
+    libraries = library_flags(LIBRARIES[name]) if name in LIBRARIES else []
+    return (*MODULE_FLAGS, "-isystem", str(include)), libraries
 
 
 def compiled(target, sources, flags_and_libraries):

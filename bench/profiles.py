@@ -51,7 +51,7 @@ CALL_SYMBOLS = re.compile(
 )
 FILES = (
     (PYTHON, r"libpython[\d.]*\.so.*|python[\d.]*"),
-    (LOOP, r"(_gyre|floor)\..*\.so|limit_\w+"),
+    (LOOP, r"(_gyre|floor|floor_micro)\..*\.so|limit_\w+"),
     (LIBC, r"(libc|libm|libpthread|ld-linux|liburing)\b.*\.so.*"),
     (LOOK, r"\[vdso\]"),
     (TLS, r"lib(ssl|crypto)\.so.*"),

@@ -36,6 +36,7 @@ from bench import (  # noqa: E402
     servers,
     stats,
 )
+from bench.micro import floor as micro_floor  # noqa: E402
 from bench.net import floor  # noqa: E402
 
 DEFAULT_ARMS = ["gyre", "uvloop", "asyncio", "c-epoll", "c-uring"]
@@ -150,7 +151,8 @@ class Run:
 
     def takes_part(self, spec, cell):
         if arms.parse_arm(spec).is_floor:
-            return cell.family == "net" and not floor.reason(cell.parameters)
+            floors = {"net": floor, "micro": micro_floor}
+            return cell.family in floors and not floors[cell.family].reason(cell.parameters)
         if spec in self.companions:
             return cell.kind in COMPANION_KINDS
         if cell.family == "files":
@@ -367,6 +369,7 @@ def machine_reason(spec, chosen):
     try:
         if arm.is_floor:
             build.build_module("floor")
+            build.build_module(micro_floor.MODULE)
         else:
             build.build(servers.LIMIT_PROGRAMS[arm.loop])
     except build.BuildError as error:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,6 +32,7 @@ COST = goals.Goal("churn", 0.75, ("net.churn",), kind=goals.COST, metric="cpu_us
         ("/x/uvloop/loop.cpython-311-x86_64-linux-gnu.so", "uv__read", profiles.LOOP),
         ("/x/build/bench/limit_epoll", "main", profiles.LOOP),
         ("/x/build/bench/floor.cpython-311-x86_64-linux-gnu.so", "turn", profiles.LOOP),
+        ("/x/build/bench/floor_micro.cpython-311-x86_64-linux-gnu.so", "run", profiles.LOOP),
         ("/lib/x86_64-linux-gnu/libc.so.6", "memmove", profiles.LIBC),
         ("/lib64/ld-linux-x86-64.so.2", "f", profiles.LIBC),
         ("/usr/lib/libcrypto.so.3", "aes", profiles.TLS),
@@ -220,7 +222,9 @@ def test_which_kinds_of_the_floor_a_cell_has():
         "net.sink.proto.c4.64K": [],
         "net.udp.echo.c10.200B": [],
         "tls.proto.c10.1K": [],
-        "micro.task.queue": [],
+        "micro.task.queue": ["floor"] if sys.version_info < (3, 14) else [],
+        "micro.loop.call_soon_fanout_args": ["floor"],
+        "micro.task.gather_100": [],
     }
     assert {name: bounds.floors_for(by_name[name]) for name in kinds} == kinds
 
@@ -277,3 +281,26 @@ def test_the_cells_that_a_run_missed():
     assert shown.reached == 1.5 and shown.bound == pytest.approx(1.5 / 0.9)
     assert shown.verdict == "reached in the second run"
     assert "| 1.50; 2.10 |" in bounds.table([shown])
+
+
+def test_pairs_of_micro_cells_know_how_busy_they_were(monkeypatch):
+    cell = next(cell for cell in EVERY if cell.name == "micro.loop.call_soon_fanout")
+    goal = next(goal for goal in goals.GOALS if cell.name in goals.names_of(goal, [cell.name]))
+    rates = {"gyre": 20.0, "uvloop": 10.0, "floor": 25.0}
+
+    def repetition(cell, specs, number, bench):
+        assert specs == list(rates) and bench[1].slices
+        figures = {
+            spec: {"rate": rate, "wall_us": 1e6 / rate, "cpu_us": 0.5e6 / rate}
+            for spec, rate in rates.items()
+        }
+        return figures, {}
+
+    monkeypatch.setattr(bounds.measure, "repetition", repetition)
+    samples = bounds.new_samples([(goal, cell)])
+    bounds.take_pairs(samples, 2, (None, SimpleNamespace(slices=5)))
+    taken = samples[cell]["taken"]
+    taken["gyre"]["parts"].update({profiles.PYTHON: 3, profiles.LOOP: 1})
+    row = bounds.row_of(goal, cell, taken)
+    assert row.reached == 2.0 and row.floor.ratio == 2.5 and row.of_floor.ratio == 0.8
+    assert row.utilisation == 0.5 and row.gone == pytest.approx(0.125)
