@@ -152,6 +152,8 @@ class World:
         transport.pause_reading()
 
     def resume(self, protocol, transport):
+        if not transport.is_reading():
+            protocol.ended = False  # what resumes reading hears the end again, as on asyncio
         transport.resume_reading()
 
     def eof(self, protocol, transport):
