@@ -30,6 +30,7 @@ VALGRIND_SLOWER = 20
 DEEP = (
     "tests/python/test_differential_tasks.py",
     "tests/python/test_differential_protocols.py",
+    "tests/python/test_differential_servers.py",
     "tests/python/test_differential_streams.py",
     "tests/python/test_differential_mixed.py",
     "--hypothesis-profile=deep",
