@@ -470,7 +470,7 @@ class Transports(World):
         """Not much to a peer that has left, and but once per step: whether pause_writing() comes
         before the error depends on how often a transport tries at once, and a second write of the
         same callback, which may leave with the first, may meet the reset that answers that."""
-        if conn.peer.fileno() < 0:
+        if size and conn.peer.fileno() < 0:
             size = 0 if conn.last_words is self.step else min(size, 5000)
             conn.last_words = self.step
         data = pattern(conn.sent, size)
@@ -492,10 +492,11 @@ class Transports(World):
         sent, and before 3.12.10 and 3.13.4 it does not call pause_writing()."""
         if sys.version_info >= (3, 12) and conn.transport.is_closing():
             return []  # and it stumbles over a connection that is lost
-        while sizes and sizes[-1] == 0:
-            sizes = sizes[:-1]
         most = BIG if LINES_PAUSE else 5000
-        return [self.next_bytes(conn, min(size, most)) for size in sizes]
+        lines = [self.next_bytes(conn, min(size, most)) for size in sizes]
+        while lines and not lines[-1]:
+            lines.pop()
+        return lines
 
     def op_writelines_wrong(self, number, what):
         conn = self.of(number, "writelines")
