@@ -64,6 +64,14 @@ static PyObject *set_running_loop; /* asyncio's */
 
 static PyTypeObject loop_type, handle_type, future_type, task_type;
 
+/* What the workloads do not ask for is refused and not done by half: it would cost time, and the
+ * floor is to be as fast as can be. No program but a benchmark gets to see it. */
+static __attribute__((cold)) PyObject *
+refuse(const char *what, PyObject *object)
+{
+    return PyErr_Format(PyExc_NotImplementedError, "the floor %s, not %R", what, object);
+}
+
 /* ---- the queue ---- */
 
 static __attribute__((noinline)) int
@@ -115,18 +123,18 @@ static PyObject *
 loop_call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     struct queue *next = &((struct loop *)self)->next;
-    if (kwnames != NULL || (size_t)nargs - 1 > ARGS_MAX) {
-        PyErr_SetString(PyExc_NotImplementedError, "the floor: call_soon(callback, *three_args)");
-        return NULL;
-    }
+    if (nargs == 0 || nargs - 1 > ARGS_MAX || kwnames != NULL)
+        return refuse("has call_soon(callback, *three_args)", kwnames ? kwnames : self);
     PyObject *context = PyContext_CopyCurrent();
     if (context == NULL)
         return NULL;
     struct handle *handle = free_handles;
-    if (LIKELY(handle != NULL))
+    if (LIKELY(handle != NULL)) {
         free_handles = (struct handle *)(void *)handle->callback;
-    else if ((handle = PyObject_New(struct handle, &handle_type)) == NULL)
-        goto failed;
+    } else if ((handle = PyObject_New(struct handle, &handle_type)) == NULL) {
+        Py_DECREF(context);
+        return NULL;
+    }
     Py_SET_REFCNT((PyObject *)handle, 2);
     handle->callback = Py_NewRef(args[0]);
     handle->context = context;
@@ -136,10 +144,6 @@ loop_call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject
     if (LIKELY(queue_push(next, (uintptr_t)handle) == 0))
         return (PyObject *)handle;
     handle_free(handle);
-    return NULL;
-
-failed:
-    Py_DECREF(context);
     return NULL;
 }
 
@@ -285,10 +289,8 @@ static PyObject *
 loop_create_task(PyObject *self, PyObject *coro)
 {
     PyAsyncMethods *methods = Py_TYPE(coro)->tp_as_async;
-    if (current_tasks == NULL || methods == NULL || methods->am_send == NULL) {
-        PyErr_SetString(PyExc_NotImplementedError, "the floor: coroutines, and before Python 3.14");
-        return NULL;
-    }
+    if (current_tasks == NULL || methods == NULL || methods->am_send == NULL)
+        return refuse("steps coroutines, before Python 3.14", coro);
     struct task *task = PyObject_New(struct task, &task_type);
     if (task == NULL)
         return NULL;
@@ -323,7 +325,7 @@ task_wait(struct loop *loop, struct task *self, PyObject *yielded)
         return queue_push(&loop->next, (uintptr_t)self | TASK);
     if ((!Py_IS_TYPE(yielded, &future_type) && !Py_IS_TYPE(yielded, &task_type)) ||
         !future->asked || future->waiter != NULL) {
-        PyErr_Format(PyExc_NotImplementedError, "the floor cannot wait for %R", yielded);
+        (void)refuse("waits for its own futures and tasks", yielded);
         return -1;
     }
     future->asked = false;

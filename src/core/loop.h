@@ -102,7 +102,7 @@ struct gy_loop {
     void *scratch;        /* GY_RECV_BYTES_MAX bytes, allocated at first use       */
     unsigned reaped;      /* the most that one of the last gy_loop_reap() dispatched */
     uint64_t turn;        /* counts gy_loop_reap()                                 */
-    struct gy_event ahead[GY_AHEAD_EVENTS]; /* taken by gy_loop_land(), not yet dispatched    */
+    struct gy_event ahead[GY_AHEAD_EVENTS]; /* taken too soon, by gy_loop_land() or a full reap */
     unsigned ahead_count;
     struct gy_loop_counters counters;
     /* Optional, the embedder's: called before upcalls may begin, in a reap that has something to
@@ -180,7 +180,7 @@ void gy_loop_finish_wait(struct gy_loop *loop);
  * The caller knows that the two make no upcall but those that it asks for. */
 void gy_loop_land(struct gy_loop *loop, const struct gy_op *first, const struct gy_op *second);
 
-/* The next event for dispatch; those of gy_loop_land() come first. */
+/* The next event for dispatch; those in `ahead` come first. */
 bool gy_loop_next_event(struct gy_loop *loop, struct gy_event *ev);
 
 /* Runs the work list and dispatches at most GY_REAP_BUDGET_EVENTS events; stops early when they

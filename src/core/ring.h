@@ -57,14 +57,16 @@ struct gy_ring_ops {
     /* A zeroed SQE.  A full queue is submitted first; NULL only if the kernel then takes nothing
      * (out of memory): the caller keeps what it wanted to queue and tries again in a later turn. */
     struct io_uring_sqe *(*sqe)(struct gy_ring *ring);
-    /* Submits everything queued and runs due kernel work; with wait_ns > 0 waits for at least one
-     * event at most that long (GY_NS_NEVER: no limit); with 0 does not wait. 0, -EINTR after a
+    /* Submits everything queued and runs due kernel work (not if half of a queue that can overflow
+     * waits to be taken: then it neither fetches nor waits); with wait_ns > 0 waits for at least
+     * one event at most that long (GY_NS_NEVER: no limit); with 0 does not wait. 0, -EINTR after a
      * signal (or when it cannot be told whether there was one), -ETIME when time ran out (0 may be
      * returned for both of the last when events are there), another -errno for a broken ring. */
     int (*enter)(struct gy_ring *ring, int64_t wait_ns);
     /* Optional, with GY_FEAT_ABS_TIMER: as enter, but the limit is a time of CLOCK_MONOTONIC. */
     int (*enter_until)(struct gy_ring *ring, int64_t deadline_ns);
-    /* True if an enter(0) would find anything to do: SQEs queued, task work or overflow flagged. */
+    /* True if an enter(0) would find anything to do: SQEs queued, or what the kernel has flagged
+     * while no event is here, which would go before it. */
     bool (*needs_enter)(struct gy_ring *ring);
     /* Optional: looks for events without waiting, as cheaply as can be (a read of memory where that
      * tells), and without submitting more than what was queued before.  True: next_event gives one.
