@@ -1,8 +1,11 @@
 """add_signal_handler and remove_signal_handler.
 
-The Python-level handler puts the callback on the loop's queue, in the main thread, whether the loop
-runs or not: a signal that arrives between two runs is delivered by the next one.  Waking a sleeping
-loop is the C core's business (it owns signal.set_wakeup_fd() while the main thread runs a loop).
+The Python-level handler notes the signal, in the main thread, whether the loop runs or not: one
+that arrives between two runs is delivered by the next.  Who handles it is looked up behind the
+callbacks of the next turn, and called in the turn after that: so asyncio does it, where the number
+is an event of a descriptor.  A handler that was replaced or removed until then is not called.
+Waking a sleeping loop is the C core's business (it owns signal.set_wakeup_fd() while the main
+thread runs a loop).
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import asyncio
 import errno
 import functools
 import inspect
+import math
 import signal
 import sys
 import warnings
@@ -19,19 +23,22 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from . import _gyre
+
 __all__ = ["SignalMixin"]
 
 
 def _deliver(loop_ref: weakref.ref[SignalMixin], signum: int, frame: FrameType | None) -> None:
     loop = loop_ref()
-    if loop is not None:
-        loop._handle_signal(signum)
+    if loop is not None and not loop.is_closed():
+        loop._signal_arrived(signum)
 
 
 class SignalMixin(asyncio.BaseEventLoop):
     """The signal methods of gyre.Loop."""
 
     _signal_handlers: dict[int, asyncio.Handle]
+    _signals_arrived: list[int]
 
     def _check_signal(self, sig: object) -> None:
         if not isinstance(sig, int):
@@ -81,6 +88,22 @@ class SignalMixin(asyncio.BaseEventLoop):
                 raise RuntimeError(f"sig {sig} cannot be caught") from None
             raise
         return True
+
+    def _signal_arrived(self, sig: int) -> None:
+        """May be interrupted by itself anywhere: to look once more does no harm."""
+        if self.is_running() and asyncio._get_running_loop() is not self:
+            self.call_soon_threadsafe(self._handle_signal, sig)
+            return
+        first = not self._signals_arrived
+        self._signals_arrived.append(sig)
+        if first:  # a timer that is due goes behind the callbacks and events of a turn
+            _gyre.LoopCore.call_at(self, -math.inf, self._handle_arrived)  # type: ignore[arg-type]
+
+    def _handle_arrived(self) -> None:
+        arrived = self._signals_arrived
+        self._signals_arrived = []
+        for sig in arrived:
+            self._handle_signal(sig)
 
     def _handle_signal(self, sig: int) -> None:
         handle = self._signal_handlers.get(sig)

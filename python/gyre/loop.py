@@ -102,6 +102,7 @@ class Loop(
         heap_trim: bool = True,
     ) -> None:
         self._signal_handlers = {}
+        self._signals_arrived = []
         self._children = {}
         self._unix_server_sockets: dict[Any, Any] = {}
         # Transports of other libraries by descriptor, as asyncio's own code keeps them.

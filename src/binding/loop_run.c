@@ -218,7 +218,8 @@ turn_wait(struct gpy_loop *self)
 {
     int64_t deadline_ns;
     gpy_task_settle(self->state, &self->current); /* here other threads may run */
-    if (wait_deadline(self, &deadline_ns) < 0 || gpy_loop_signals_arm(self) < 0)
+    /* In this order: a Python signal handler adds a timer. */
+    if (gpy_loop_signals_arm(self) < 0 || wait_deadline(self, &deadline_ns) < 0)
         return -1;
     if (self->ready.count != 0) /* a Python signal handler or loop.time() scheduled something */
         return 0;

@@ -140,6 +140,73 @@ class TestHandlers:
         assert seen == ["new"]
         loop.remove_signal_handler(SIGNAL)
 
+    @pytest.mark.parametrize("change", ["replaced", "removed"])
+    @pytest.mark.parametrize("when", ["at once", "next"])
+    def test_changed_when_the_signal_has_come(self, loop, change, when):
+        """Who handles a signal is looked up when the callbacks that were scheduled have run."""
+        seen = []
+
+        def alter():
+            if change == "replaced":
+                loop.add_signal_handler(SIGNAL, seen.append, "new")
+            else:
+                assert loop.remove_signal_handler(SIGNAL)
+
+        def callback():
+            kill()
+            alter() if when == "at once" else loop.call_soon(alter)
+
+        loop.add_signal_handler(SIGNAL, seen.append, "old")
+        loop.call_soon(callback)
+        run_turns(loop, 5)
+        assert seen == (["new"] if change == "replaced" else [])
+        loop.remove_signal_handler(SIGNAL)
+
+    @pytest.mark.parametrize("running", [True, False])
+    def test_in_the_turn_after_the_next(self, loop, running):
+        seen = []
+
+        def more(turn):
+            seen.append(turn)
+            if turn < 4:
+                loop.call_soon(more, turn + 1)
+
+        def callback():
+            kill()
+            kill(signal.SIGUSR2)
+            loop.call_soon(more, 1)
+
+        loop.add_signal_handler(SIGNAL, seen.append, "one")
+        loop.add_signal_handler(signal.SIGUSR2, seen.append, "two")
+        if running:
+            loop.call_soon(callback)
+        else:
+            callback()
+        run_turns(loop, 6)
+        assert seen == [1, 2, "one", "two", 3, 4]
+        loop.remove_signal_handler(SIGNAL)
+        loop.remove_signal_handler(signal.SIGUSR2)
+
+    def test_a_loop_of_another_thread(self, new_loop):
+        """Handlers may be added by the main thread, which need not be the one that runs it."""
+        loop = new_loop()
+        seen = []
+        started = threading.Event()
+
+        def callback():
+            seen.append(threading.current_thread())
+            loop.stop()
+
+        loop.add_signal_handler(SIGNAL, callback)
+        thread = threading.Thread(target=loop.run_forever)
+        loop.call_soon(started.set)
+        thread.start()
+        started.wait()
+        kill()
+        thread.join()
+        assert seen == [thread]
+        loop.remove_signal_handler(SIGNAL)
+
     def test_python_handler_set_afterwards(self, loop):
         """Both are called: that of signal.signal(), and the loop's by the wakeup descriptor."""
         calls = []
