@@ -95,6 +95,16 @@ void gpy_loop_watch_end(struct gpy_loop *loop, PyObject *what, int64_t started_n
  * caller to report. */
 bool gpy_loop_keep_raised(struct gpy_loop *loop);
 
+/* What a callback has sent leaves, which may tell a protocol of an error; the exception that the
+ * callback has raised stays set. */
+void gpy_loop_flush_dirty_slow(struct gpy_loop *loop);
+static inline void
+gpy_loop_flush_dirty(struct gpy_loop *loop)
+{
+    if (GY_UNLIKELY(!gy_list_empty(&loop->core.dirty) || !gy_list_empty(&loop->core.bursts)))
+        gpy_loop_flush_dirty_slow(loop);
+}
+
 /* Sets the kept exception again (if there is one) and forgets it. */
 void gpy_loop_restore_raised(struct gpy_loop *loop);
 

@@ -113,6 +113,15 @@ gpy_loop_watch_end(struct gpy_loop *loop, PyObject *what, int64_t started_ns)
         Py_CLEAR(loop->current_handle);
 }
 
+void
+gpy_loop_flush_dirty_slow(struct gpy_loop *loop)
+{
+    PyObject *exc = GY_UNLIKELY(PyErr_Occurred() != NULL) ? gpy_exc_take() : NULL;
+    gy_loop_flush_dirty_slow(&loop->core);
+    if (exc != NULL)
+        gpy_exc_give(exc);
+}
+
 PyObject *
 gpy_loop_call(struct gpy_loop *loop, PyObject *context, PyObject *what, PyObject *callable,
               PyObject *const *args, size_t nargs)
@@ -130,7 +139,7 @@ gpy_loop_call(struct gpy_loop *loop, PyObject *context, PyObject *what, PyObject
     }
     loop->busy = was_busy;
     gpy_loop_watch_end(loop, what, started_ns);
-    gy_loop_flush_dirty(&loop->core);
+    gpy_loop_flush_dirty(loop);
     return result;
 }
 

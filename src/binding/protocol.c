@@ -51,7 +51,7 @@ gpy_protocol_leave(struct gpy_loop *loop, PyObject *context, struct gpy_protocol
     if (GY_UNLIKELY(frame->started_ns >= 0))
         watch_end(loop, protocol, name, frame->started_ns);
     if (GY_LIKELY(loop->core_ready))
-        gy_loop_flush_dirty(&loop->core);
+        gpy_loop_flush_dirty(loop);
     return rc;
 }
 
