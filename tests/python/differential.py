@@ -11,6 +11,7 @@ between.  What the kernel had for the loop before the byte is handled when the b
 
 import asyncio
 import contextlib
+import contextvars
 import difflib
 import logging
 import re
@@ -188,6 +189,17 @@ class World:
                 break
 
     # ---- programs
+
+    def schedule(self, how, callback, *args):
+        """The handle of a callback of the next turn."""
+        if how == "later":
+            return self.loop.call_later(0, callback, *args)
+        if how == "at":
+            context = contextvars.Context()
+            return self.loop.call_at(self.loop.time(), callback, *args, context=context)
+        if how == "threadsafe":
+            return self.loop.call_soon_threadsafe(callback, *args)
+        return self.loop.call_soon(callback, *args)
 
     def act(self, label, action):
         """One action: what it returns or raises is noted."""

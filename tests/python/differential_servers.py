@@ -14,7 +14,10 @@ from differential_transports import SOCKET_BYTES, Conn, TlsEnd, Transports
 
 def bound(kind):
     """A socket to listen on, which those that it accepts get their buffers' sizes from."""
-    sock = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
+    if kind == "unix":
+        sock = socket.socket(socket.AF_UNIX)
+    else:  # asyncio asks for no delay only where the protocol was named
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.bind("" if kind == "unix" else ("127.0.0.1", 0))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
     return sock

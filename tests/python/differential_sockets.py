@@ -12,7 +12,7 @@ import struct
 import tempfile
 import zlib
 
-from differential import EXCEPTIONS, World, pattern, told
+from differential import Unusual, World, pattern, told
 
 NOTED_CALLS = 2  # of a callback per step; one that is always ready is called by chance
 
@@ -77,6 +77,10 @@ class Planned(Exception):
     """What a callback raises; its argument is the callback's trace."""
 
 
+class PlannedUnusual(Unusual):
+    """The same."""
+
+
 class Sockets(World):
     def __init__(self, loop):
         super().__init__(loop)
@@ -85,7 +89,7 @@ class Sockets(World):
 
     def on_exception(self, loop, context):
         exc = context.get("exception")
-        if isinstance(exc, Planned):
+        if isinstance(exc, (Planned, PlannedUnusual)):
             self.note(exc.args[0], "reported", sorted(set(context) - {"source_traceback"}))
         else:
             super().on_exception(loop, context)
@@ -220,7 +224,7 @@ class Sockets(World):
         elif does == "raise" and count <= NOTED_CALLS:
             raise Planned(label)
         elif does == "base" and count == 1:
-            raise EXCEPTIONS["base"]()
+            raise PlannedUnusual(label)
         elif does == "close":
             self.remove(thing, writer)
             self.remove_other(thing, writer)

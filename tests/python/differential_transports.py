@@ -576,9 +576,25 @@ class Transports(World):
         if conn := self.of(number, "get_write_buffer_size"):
             return conn.transport.get_write_buffer_size() > BIG // 10
 
-    def op_soon(self, number):
-        if (conn := self.of(number)) and not self.is_held(conn):
-            self.loop.call_soon(self.note, conn.label, "soon")
+    def op_callback(self, number, how, actions, raises, cancelled):
+        """What a callback of the loop's does to a connection; it may raise."""
+        conn = self.conns[number % len(self.conns)] if self.conns else None
+        if conn is None or (conn.transport is not None and self.is_held(conn)):
+            return None
+        self.callbacks += 1
+        handle = self.schedule(how, self.called_back, conn, self.callbacks, actions, raises)
+        if cancelled:
+            handle.cancel()
+        return handle.cancelled()
+
+    callbacks = 0
+
+    def called_back(self, conn, number, actions, raises):
+        self.note(conn.label, "called back", number)
+        for action, *args in actions:
+            self.act(conn.label, (action, conn.number, *args))
+        if raises is not None:
+            raise EXCEPTIONS[raises]()
 
     def op_sendfile(self, number, size, *where):
         """A file of this size, with nothing that needs a thread."""

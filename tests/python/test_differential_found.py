@@ -15,6 +15,13 @@ CLOSE_AND_SEND = ("connection_made", 0, [("close",), *[("sendto", 70000, "peer")
 ANSWER_AND_ABORT = ("data_received", 0, [("write", 1, bytes), ("abort",)], None)
 ANSWER_AND_RAISE = ("data_received", 0, [("write", 1, bytes)], ("raise", "value"))
 END_AND_RAISE = ("eof_received", 0, [("write", 1, bytes)], ("raise", "base"))
+SEND_AND_RAISE = ("error_received", 0, [("sendto", 1, "peer")] * 2, ("raise", "base"))
+RECEIVE_SEND_AND_RAISE = (
+    "datagram_received",
+    0,
+    [("sendto", 1, "none")] * 3,
+    ("raise", "value"),
+)
 MUCH_AND_LITTLE = (
     "connection_made",
     0,
@@ -53,20 +60,29 @@ TRANSPORTS = {
         [("open", "unix", False, False, False, [STAY_OPEN])],
         [("peer_eof", 0)],
         [("pause", 0), ("peer_eof", 0)],
-        [("soon", 0), ("resume", 0)],
+        [("callback", 0, "soon", [], None, False), ("resume", 0)],
     ],
     "the end was there when reading resumed": [
         [("open", "tcp", False, False, False, [])],
         [("pause", 0), ("peer_eof", 0)],
-        [("soon", 0), ("resume", 0)],
+        [("callback", 0, "soon", [], None, False), ("resume", 0)],
     ],
     "data was there when reading resumed": [
         [("open", "unix", False, False, False, [])],
         [("pause", 0), ("peer_send", 0, 10)],
-        [("soon", 0), ("resume", 0)],
+        [("callback", 0, "soon", [], None, False), ("resume", 0)],
     ],
     "what the first bytes scheduled, and more bytes": [
-        [("open", "tcp", False, True, False, [("data_received", 0, [("soon",)], None)])],
+        [
+            (
+                "open",
+                "tcp",
+                False,
+                True,
+                False,
+                [("data_received", 0, [("callback", "soon", [], None, False)], None)],
+            )
+        ],
         [("peer_send", 0, 5000)],
     ],
     "TLS: a reset behind data that is read in pieces": [
@@ -129,6 +145,14 @@ TRANSPORTS = {
     "datagrams from connection_lost": [
         [("open", "udp_any", False, False, True, LAST_WORDS)],
         [("close", 0)],
+    ],
+    "error_received sends to a peer that left, and raises": [
+        [("open", "udp", False, False, False, [SEND_AND_RAISE])],
+        [("peer_close", 0), ("sendto", 0, 1, "peer")],
+    ],
+    "data_received sends to a peer that left, and raises": [
+        [("open", "unix_dgram", False, False, False, [RECEIVE_SEND_AND_RAISE])],
+        [("peer_send", 0, 1), ("peer_close", 0)],
     ],
 }
 SOCKETS = {

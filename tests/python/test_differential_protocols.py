@@ -33,7 +33,6 @@ BOTH = [
     ("limits", high, low),
     ("set_protocol", st.booleans()),
     ("look", keys),
-    ("soon",),
 ]
 STREAM = [
     *BOTH,
@@ -103,11 +102,17 @@ endings = st.one_of(
 
 
 def own(kinds):
-    return DATAGRAM if DATAGRAMS.issuperset(kinds) else STREAM
+    """With callbacks of the loop's, which do the same."""
+    own = DATAGRAM if DATAGRAMS.issuperset(kinds) else STREAM
+    actions = st.lists(st.one_of([op(*each) for each in own]), max_size=3)
+    how = st.sampled_from(["soon", "soon", "later", "at", "threadsafe"])
+    raises = st.sampled_from([*[None] * 10, *sorted(EXCEPTIONS)])
+    cancelled = st.sampled_from([False, False, False, True])
+    return [*own, *[("callback", how, actions, raises, cancelled)] * 2]
 
 
 def plans(kinds):
-    callbacks = DATAGRAM_CALLBACKS if own(kinds) is DATAGRAM else STREAM_CALLBACKS
+    callbacks = DATAGRAM_CALLBACKS if DATAGRAMS.issuperset(kinds) else STREAM_CALLBACKS
     actions = st.one_of([op(*each) for each in own(kinds)])
     return st.lists(
         st.tuples(
