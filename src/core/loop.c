@@ -171,6 +171,22 @@ gy_loop_land(struct gy_loop *loop, const struct gy_op *first, const struct gy_op
     }
 }
 
+bool
+gy_loop_has_event(struct gy_loop *loop, const struct gy_op *op)
+{
+    struct gy_ring *ring = loop->ring;
+    for (unsigned i = 0; i < GY_AHEAD_EVENTS; i++) {
+        if (i == loop->ahead_count) {
+            if (!ring->ops->next_event(ring, &loop->ahead[i]))
+                return false;
+            loop->ahead_count++;
+        }
+        if (loop->ahead[i].op == op)
+            return true;
+    }
+    return false;
+}
+
 /* The first of the events that must wait for the next turn is taken now: so there is work, and the
  * loop neither sleeps, looks nor asks the kernel for more while it has some. */
 static __attribute__((noinline)) void

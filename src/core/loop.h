@@ -180,6 +180,9 @@ void gy_loop_finish_wait(struct gy_loop *loop);
  * The caller knows that the two make no upcall but those that it asks for. */
 void gy_loop_land(struct gy_loop *loop, const struct gy_op *first, const struct gy_op *second);
 
+/* Whether an event of this op has come already, as far as GY_AHEAD_EVENTS tell. */
+bool gy_loop_has_event(struct gy_loop *loop, const struct gy_op *op);
+
 /* The next event for dispatch; those in `ahead` come first. */
 bool gy_loop_next_event(struct gy_loop *loop, struct gy_event *ev);
 

@@ -165,6 +165,15 @@ end_of_stream(struct gy_stream *stream)
     stream->host->eof(stream);
 }
 
+/* The kernel says once that the connection was reset.  If a send that waited was told, a receive
+ * finds the end, which is none: the error of the send comes next. */
+static bool
+send_has_news(struct gy_stream *stream)
+{
+    return !gy_op_is_idle(&stream->send_op) && !stream->loop->quiet &&
+           gy_loop_has_event(stream->loop, &stream->send_op);
+}
+
 /* One call to the kernel.  *cut is false afterwards if a UNIX socket says that it is empty when it
  * gives less than was asked for. */
 static inline ssize_t
@@ -236,7 +245,7 @@ receive_once(struct gy_stream *stream, unsigned calls)
         return true;
     }
     if (got == 0) {
-        if (calls == 0)
+        if (calls == 0 && !send_has_news(stream))
             end_of_stream(stream);
         else
             memory_unused(stream); /* READABLE stays: the next turn asks again */
@@ -418,7 +427,7 @@ on_multishot(struct gy_stream *stream, const struct gy_event *ev)
         out_of_buffers(stream);
         return;
     }
-    if (ev->res == 0)
+    if (ev->res == 0 && !send_has_news(stream)) /* else it is armed again */
         stream->end = END_IS_EOF;
     else if (ev->res < 0 && ev->res != -ECANCELED && ev->res != -EINTR && ev->res != -EAGAIN)
         stream->end = ev->res;
