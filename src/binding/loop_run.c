@@ -140,13 +140,13 @@ check_forked(struct gpy_loop *self)
     return -1;
 }
 
-/* Runs the oldest `count` entries.  0, or -1: `raised` is set, or the process was forked (exception
- * set). */
+/* Runs the oldest *left entries, which then says how many are left.  0, or -1: `raised` is set, or
+ * the process was forked (exception set). */
 static int
-run_queue(struct gpy_loop *self, struct gpy_ready *queue, size_t count)
+run_queue(struct gpy_loop *self, struct gpy_ready *queue, size_t *left)
 {
     int rc = 0;
-    for (; count != 0 && queue->count != 0 && rc == 0; count--) {
+    for (; *left != 0 && queue->count != 0 && rc == 0; (*left)--) {
         PyObject *fresh = GY_UNLIKELY(self->debug) ? NULL : gpy_ready_pop_fresh(queue);
         if (fresh != NULL) {
             gpy_task_settle(self->state, &self->current);
@@ -258,24 +258,44 @@ turn_poll(struct gpy_loop *self)
     return rc < 0 ? -1 : collect_due(self);
 }
 
+/* An exception ended the turn: what it has not run goes first in the next, `left` that were ready
+ * and the due timers, and behind them what was scheduled meanwhile. */
+static GY_COLD void
+keep_order(struct gpy_loop *self, size_t left)
+{
+    struct gpy_ready *ready = &self->ready;
+    size_t fresh = ready->count - left;
+    if (self->due.count == 0)
+        return;
+    gpy_ready_rotate(ready, left);
+    if (gpy_ready_move(ready, &self->due) < 0)
+        PyErr_Clear(); /* the rest runs in the next turn all the same */
+    gpy_ready_rotate(ready, fresh);
+}
+
 static int
 turn(struct gpy_loop *self)
 {
     if (turn_poll(self) < 0)
         return -1;
     size_t count = self->ready.count;
+    size_t left = count;
     gy_loop_pass_begin(&self->core, count);
-    int rc = run_queue(self, &self->ready, count);
+    int rc = run_queue(self, &self->ready, &left);
     if (GY_UNLIKELY(self->core.hold.room != 0))
         end_pass(self, count);
-    if (rc < 0)
+    if (rc < 0) {
+        if (self->raised != NULL && self->core_ready)
+            keep_order(self, left < self->ready.count ? left : self->ready.count);
         return -1;
+    }
     (void)gy_loop_reap(&self->core);
     if (GY_UNLIKELY(self->raised != NULL))
         return -1;
     if (GY_UNLIKELY(gy_loop_forked(&self->core)))
         return check_forked(self);
-    return self->due.count ? run_queue(self, &self->due, self->due.count) : 0;
+    left = self->due.count;
+    return left ? run_queue(self, &self->due, &left) : 0;
 }
 
 static void
@@ -321,8 +341,7 @@ run_end(struct gpy_loop *self)
     /* Due timers that an exception kept from running go first at the next run. */
     if (self->due.count != 0) {
         PyObject *exc = PyErr_Occurred() ? gpy_exc_take() : NULL;
-        if (gpy_ready_move(&self->ready, &self->due) < 0)
-            PyErr_Clear();
+        keep_order(self, 0);
         if (exc != NULL)
             gpy_exc_give(exc);
     }

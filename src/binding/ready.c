@@ -34,6 +34,16 @@ gpy_ready_move(struct gpy_ready *to, struct gpy_ready *from)
 }
 
 void
+gpy_ready_rotate(struct gpy_ready *ready, size_t count)
+{
+    for (; count != 0; count--) {
+        struct gpy_ready_entry entry = gpy_ready_pop(ready);
+        *gpy_ready_slot(ready) = entry;
+        ready->count++;
+    }
+}
+
+void
 gpy_ready_entry_drop(struct gpy_ready_entry *entry)
 {
     if (gpy_ready_entry_tag(entry) == GPY_READY_FRESH_HANDLE)

@@ -153,6 +153,8 @@ void gpy_ready_entry_drop(struct gpy_ready_entry *entry); /* of one that will no
 void gpy_ready_track_fresh(struct gpy_ready *ready);      /* the end of a run */
 /* Appends all of `from` to `to`.  0, or -1 with MemoryError; what was not moved stays in `from`. */
 int gpy_ready_move(struct gpy_ready *to, struct gpy_ready *from);
+/* The oldest `count` go behind all others. */
+void gpy_ready_rotate(struct gpy_ready *ready, size_t count);
 int gpy_ready_traverse(struct gpy_ready *ready, visitproc visit, void *arg);
 void gpy_ready_clear(struct gpy_ready *ready); /* drops all entries; may run arbitrary code */
 void gpy_ready_free(struct gpy_ready *ready);  /* gpy_ready_clear() and the memory           */
