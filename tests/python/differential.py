@@ -16,6 +16,7 @@ import difflib
 import logging
 import re
 import select
+import signal
 import socket
 import ssl
 
@@ -25,6 +26,8 @@ from conftest import CERTS, make_loop
 QUIET_ROUNDS = 3  # without an event
 ROUNDS = 500  # what has not ended then never does
 TURNS = 5
+SIGNALS = {"urg": signal.SIGURG, "winch": signal.SIGWINCH}  # ignored where nobody handles them
+SIGNALS_PER_STEP = 6
 # Told when the garbage is collected, which is not at the same time.
 GARBAGE = ("Task exception was never", "Future exception was never", "Task was destroyed")
 SCRUBBED = re.compile(
@@ -116,6 +119,7 @@ class World:
 
     def begin(self, name):
         self.step = {}
+        self.signals_raised = 0
         self.trace.append((name, self.step))
 
     def note(self, label, *event):
@@ -201,6 +205,36 @@ class World:
             return self.loop.call_soon_threadsafe(callback, *args)
         return self.loop.call_soon(callback, *args)
 
+    def op_call(self, how, actions, raises, cancelled):
+        """A callback that does more, and may raise: of all of them and of signals, in order."""
+        self.calls_made += 1
+        handle = self.schedule(how, self.called, f"call {self.calls_made}", actions, raises)
+        if cancelled:
+            handle.cancel()
+        return handle.cancelled()
+
+    calls_made = 0
+
+    def called(self, what, actions, raises):
+        self.note("calls", what)
+        for action in actions:
+            self.act("calls", action)
+        if raises is not None:
+            raise EXCEPTIONS[raises]()
+
+    def op_signal(self, what, name, actions, raises):
+        number = SIGNALS[name]
+        if what == "add":
+            self.calls_made += 1
+            args = f"{name} {self.calls_made}", actions, raises
+            self.loop.add_signal_handler(number, self.called, *args)
+        elif what == "remove":
+            return self.loop.remove_signal_handler(number)
+        elif self.signals_raised < SIGNALS_PER_STEP:  # handlers, too, raise them
+            self.signals_raised += 1
+            signal.raise_signal(number)
+        return None
+
     def act(self, label, action):
         """One action: what it returns or raises is noted."""
         name, *args = action
@@ -227,6 +261,9 @@ class World:
 
     def finish(self):
         """Ends what still is; may note."""
+        removed = [*map(self.loop.remove_signal_handler, SIGNALS.values())]
+        if self.calls_made:
+            self.note("calls", "removed", removed)
 
     def close(self):
         self.loop.remove_reader(self.bell)

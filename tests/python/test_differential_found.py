@@ -146,6 +146,10 @@ TRANSPORTS = {
         [("open", "udp_any", False, False, True, LAST_WORDS)],
         [("close", 0)],
     ],
+    "a reset that a waiting send is told alone": [
+        [("open", "tcp", False, False, False, [])],
+        *[[("write", 0, BIG, bytes)], [("peer_close", 0)]],
+    ],
     "error_received sends to a peer that left, and raises": [
         [("open", "udp", False, False, False, [SEND_AND_RAISE])],
         [("peer_close", 0), ("sendto", 0, 1, "peer")],

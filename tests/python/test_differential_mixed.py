@@ -4,7 +4,7 @@ streams, protocols and sockets on one loop do on gyre what they do on asyncio.""
 import pytest
 import test_differential_protocols as protocols
 import test_differential_streams as streams
-from differential import compare, examples
+from differential import EXCEPTIONS, SIGNALS, World, compare, examples
 from differential_sockets import MAKERS, Sockets
 from differential_streams import Streams
 from hypothesis import given
@@ -42,6 +42,25 @@ READINESS = [
     op("new_file", numbers),
     op("add_wrong", st.sampled_from(["file", "closed", -1, "text", None]), st.booleans()),
 ]
+raises = st.sampled_from([*[None] * 10, *sorted(EXCEPTIONS)])
+
+
+def scheduled(actions):
+    return st.one_of(
+        *[op("call", WAYS, actions, raises, st.sampled_from([False, False, False, True]))] * 2,
+        *[op("signal", just("add"), names, actions, raises)] * 2,
+        op("signal", just("remove"), names, just([]), just(None)),
+        *[op("signal", just("raise"), names, just([]), just(None))] * 3,
+    )
+
+
+# Not from another thread: asyncio reads that callback's byte and a signal's together, and looks the
+# handler up a turn earlier.
+WAYS = st.sampled_from(["soon", "soon", "later", "at"])
+names = st.sampled_from(sorted(SIGNALS))
+SCHEDULED = st.recursive(
+    scheduled(just([])), lambda each: scheduled(st.lists(each, max_size=3)), max_leaves=6
+)
 PEER = [
     *[op("peer_sends", numbers, sizes)] * 8,
     op("peer_takes", numbers),
@@ -77,6 +96,7 @@ def mixed():
         streams.STEP,
         st.one_of(CALLS + PEER),
         st.one_of(READINESS + PEER),
+        SCHEDULED,
     )
     return st.tuples(
         st.lists(st.tuples(opens), min_size=2, max_size=4),
@@ -98,6 +118,12 @@ def test_calls(program, debug):
 @given(programs(READINESS + PEER, just(True)), st.booleans())
 def test_readiness(program, debug):
     compare(Sockets, program, debug)
+
+
+@examples(60)
+@given(st.lists(st.lists(SCHEDULED, max_size=4), max_size=6), st.booleans())
+def test_callbacks(program, debug):
+    compare(World, program, debug)
 
 
 @examples(40)
