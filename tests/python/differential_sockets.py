@@ -194,10 +194,11 @@ class Sockets(World):
 
     def op_add(self, number, writer, does):
         if (thing := self.thing(number, True)) and thing.sock.fileno() >= 0:
-            # Of two that remove each other the first one stays, which is not promised either.
-            if does == "other" and thing.rival not in (None, writer):
+            # Of two that remove each other the first one stays, which is not promised either: nor
+            # is whether one is called in the turn in which it is added, before the other.
+            if does in ("other", "close", "take") and thing.rival not in (None, writer):
                 does = "look"
-            elif does == "other":
+            elif does in ("other", "close"):
                 thing.rival = writer
             self.add(thing, writer, does)
 
