@@ -5,13 +5,47 @@ each returned or raised is noted in one trace for all tasks: asyncio promises th
 """
 
 import asyncio
+import collections
+import concurrent.futures
+import contextvars
 import functools
 import socket
+import threading
 
 from differential import EXCEPTIONS, ssl_context, told
 from differential_transports import Conn, TlsEnd, Transports, is_over, stream_pair
 
 FUTURES = 2
+VARIABLE = contextvars.ContextVar("VARIABLE", default="nothing")
+
+
+class Lockstep(concurrent.futures.ThreadPoolExecutor):
+    """Does one thing at a time, in another thread, when the world tells it to."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.jobs = collections.deque()
+
+    def submit(self, function, /, *args, **kwargs):
+        future = concurrent.futures.Future()
+        self.jobs.append((future, functools.partial(function, *args, **kwargs)))
+        return future
+
+    def do_one(self):
+        """False if there is nothing to do."""
+        if not self.jobs:
+            return False
+        thread = threading.Thread(target=self.work, args=self.jobs.popleft())
+        thread.start()
+        thread.join()
+        return True
+
+    def work(self, future, function):
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(function())
+            except BaseException as exc:
+                future.set_exception(exc)
 
 
 def made(task):
@@ -28,6 +62,8 @@ class Streams(Transports):
         self.lock = asyncio.Lock()
         self.event = asyncio.Event()
         self.queue = asyncio.Queue(1)
+        self.executor = Lockstep()
+        loop.set_default_executor(self.executor)
 
     # ---- opening
 
@@ -206,6 +242,25 @@ class Streams(Transports):
 
     async def do_raise(self, name, key):
         raise EXCEPTIONS[key]()
+
+    async def do_executor(self, name, how, ending):
+        """A function in another thread, and what it returns or raises."""
+
+        def function():
+            if ending is not None:
+                raise EXCEPTIONS[ending]()
+            return VARIABLE.get()
+
+        VARIABLE.set(name)
+        if how == "to_thread":
+            return await asyncio.to_thread(function)
+        if how == "getaddrinfo":
+            found = await self.loop.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+            return [address for *_, address in found]
+        return await self.loop.run_in_executor(None, function)
+
+    def pump(self):
+        return any([super().pump(), self.executor.do_one()])
 
     async def do_start_tls(self, name, number):
         conn = self.stream(number)

@@ -61,6 +61,11 @@ SIMPLE = st.one_of(
     op("get"),
     op("cancel", tasks),
     op("raise", st.sampled_from(["value", "os", "cancelled", "reset"])),
+    op(
+        "executor",
+        st.sampled_from(["run_in_executor", "to_thread", "getaddrinfo"]),
+        st.sampled_from([None, None, "value", "os", "cancelled", "base", "exit"]),
+    ),
 )
 BODY = st.recursive(
     st.lists(SIMPLE, max_size=4),
