@@ -470,9 +470,11 @@ dgram_transport_call_connection_lost(struct gpy_dgram_transport *self, PyObject 
     PyObject *raised = result ? NULL : gpy_exc_take();
     ops_flush(base); /* what connection_lost() itself has sent: the descriptor is still open */
     base->ended = true;
-    if (!self->base.core_ended)
-        gy_dgram_close(&self->dgram);
     Py_CLEAR(base->protocol);
+    base->losing = true;
+    if (!self->base.core_ended)
+        gy_dgram_close_now(&self->dgram);
+    base->losing = false;
     if (raised != NULL)
         gpy_exc_give(raised);
     return result;

@@ -143,6 +143,24 @@ gy_dgram_close(struct gy_dgram *dgram)
     gy_dgram_drop_queue(dgram);
 }
 
+void
+gy_dgram_close_now(struct gy_dgram *dgram)
+{
+    struct gy_loop *loop = dgram->loop;
+
+    gy_dgram_close(dgram);
+    if (!loop->running || loop->quiet || gy_loop_forked(loop) ||
+        (dgram->flags & (GY_DGRAM_RECEIVING | GY_DGRAM_FLUSHING)) != 0)
+        return;
+    /* On the work list the socket is not finished by the events, but here. */
+    gy_dgram_queue_work(dgram);
+    gy_loop_land(loop, &dgram->recv_op, &dgram->room.op);
+    if (!gy_op_is_idle(&dgram->recv_op) || !gy_op_is_idle(&dgram->room.op))
+        return;
+    gy_list_remove(&dgram->work.link);
+    finish(dgram);
+}
+
 /* For an op of a loop that is closed, or idle. */
 static void
 abandon_op(struct gy_loop *loop, struct gy_op *op)
@@ -381,8 +399,10 @@ receive_some(struct gy_dgram *dgram)
 static void
 receive(struct gy_dgram *dgram)
 {
+    dgram->flags |= GY_DGRAM_RECEIVING;
     if (deliver_parked(dgram) && (dgram->flags & GY_DGRAM_READABLE) != 0)
         receive_some(dgram);
+    dgram->flags &= ~(uint32_t)GY_DGRAM_RECEIVING;
     /* What is left is read in the next turn, or when reading goes on. */
     if (((dgram->flags & GY_DGRAM_READABLE) != 0 || dgram->parked != NULL) &&
         gy_dgram_alive(dgram) && (dgram->flags & GY_DGRAM_READING) != 0)
@@ -429,7 +449,7 @@ gy_dgram_run_work(struct gy_dgram *dgram)
         return;
     }
     if ((dgram->flags & GY_DGRAM_DRAIN_DUE) != 0) {
-        dgram->flags &= ~(uint32_t)GY_DGRAM_DRAIN_DUE;
+        dgram->flags = (dgram->flags & ~(uint32_t)GY_DGRAM_DRAIN_DUE) | GY_DGRAM_RECEIVING;
         dgram->host->drained(dgram);
     }
     receive(dgram);

@@ -79,6 +79,7 @@ enum gy_dgram_flags {
     GY_DGRAM_OFFLOAD = 1u << 9,    /* UDP, and segmentation offload is wanted */
     GY_DGRAM_DRAIN_DUE = 1u << 10, /* a flush inside of a flush: drained() follows */
     GY_DGRAM_BACKLOG = 1u << 11,   /* what is in the queue had to wait for room */
+    GY_DGRAM_RECEIVING = 1u << 12, /* upcalls are made, after which it is looked at again */
 };
 
 struct gy_dgram {
@@ -131,6 +132,10 @@ void gy_dgram_flush(struct gy_dgram *dgram);
 
 /* Drops the queue and starts the close machine; closed() follows from a later turn. */
 void gy_dgram_close(struct gy_dgram *dgram);
+/* As gy_dgram_close(), but when the kernel has let go already (gy_dgram_pause() was called in an
+ * earlier turn, and nothing waits for room) fd is closed and closed() called from inside, unless
+ * that is in an upcall. */
+void gy_dgram_close_now(struct gy_dgram *dgram);
 /* As gy_stream_abandon(): the loop is closed or nothing is in flight; closes fd at once. */
 void gy_dgram_abandon(struct gy_dgram *dgram);
 

@@ -25,6 +25,7 @@ struct end {
     unsigned closes;
     unsigned owners; /* of datagrams that were not yet released */
     unsigned pause_after;
+    bool closes_in_upcall;
     void (*on_error)(struct end *end);
 };
 
@@ -47,6 +48,10 @@ on_datagram(struct gy_dgram *dgram, const void *data, size_t len, const struct g
     end->from = *from;
     if (end->pause_after > 0 && end->seen == end->pause_after)
         gy_dgram_pause(dgram);
+    if (end->closes_in_upcall) {
+        gy_dgram_close_now(dgram);
+        CHECK_EQ(end->closes, 0);
+    }
 }
 
 static void
@@ -511,6 +516,42 @@ pause_within_a_receive(void)
     gy_test_loop_end(&loop);
 }
 
+/* Closed from inside once the kernel has let go; from an upcall, which looks at it again, later. */
+static void
+closed_at_once(void)
+{
+    struct gy_loop loop;
+    struct end left;
+    struct end right;
+    struct end busy;
+    struct gy_address names[3];
+
+    gy_test_loop_begin(&loop);
+    end_init(&left, &loop, udp_socket(&names[0]), 0);
+    end_init(&right, &loop, udp_socket(&names[1]), 0);
+    end_init(&busy, &loop, udp_socket(&names[2]), 0);
+    gy_dgram_resume(&left.dgram);
+    gy_dgram_resume(&right.dgram);
+    gy_dgram_resume(&busy.dgram);
+    (void)gy_test_turn(&loop, 0);
+    gy_dgram_close_now(&left.dgram); /* still in flight: as gy_dgram_close() */
+    CHECK_EQ(left.closes, 0);
+    gy_dgram_pause(&right.dgram);
+    CHECK_EQ(gy_loop_poll(&loop, true), 0);
+    gy_dgram_close_now(&right.dgram);
+    CHECK_EQ(right.closes, 1);
+    CHECK_EQ(right.detaches, 1);
+    CHECK_EQ(right.dgram.fd, -1);
+    gy_dgram_pause(&busy.dgram);
+    (void)gy_test_turn(&loop, 0);
+    busy.closes_in_upcall = true;
+    CHECK_EQ(send_to(&busy, bytes, 10, &names[2], false), 10);
+    gy_dgram_resume(&busy.dgram);
+    TURN_UNTIL(&loop, busy.closes == 1 && left.closes == 1);
+    CHECK_EQ(busy.seen, 1);
+    gy_test_loop_end(&loop);
+}
+
 /* What came while the loop did not run is received by the next run; abandoned outside of one. */
 static void
 over_several_runs(void)
@@ -590,6 +631,7 @@ static const struct gy_test tests[] = {
     GY_TEST(errors_that_send),
     GY_TEST(full_socket),
     GY_TEST(pause_within_a_receive),
+    GY_TEST(closed_at_once),
     GY_TEST(over_several_runs),
     GY_TEST(without_memory),
 };

@@ -284,6 +284,54 @@ def test_held_datagrams_count_as_sent(loop, peer):
 # ---- ends
 
 
+@pytest.mark.parametrize("how", ["close", "abort"])
+@pytest.mark.parametrize("sends", [False, True])
+def test_the_descriptor_is_closed_with_the_endpoint(loop, how, sends):
+    """connection_lost() comes in the next turn, and right after it the port is free: who binds it
+    again need not wait."""
+
+    async def main():
+        protocol = await endpoint(loop)
+        address = name(protocol)
+        ours = protocol.transport.get_extra_info("socket")
+        again = asyncio.DatagramProtocol()
+        for _ in range(5):
+            if sends:
+                protocol.transport.sendto(b"x", address)
+            getattr(protocol.transport, how)()
+            assert ours.fileno() != -1
+            await asyncio.sleep(0)
+            assert ours.fileno() == -1
+            sock = plain(address=address)
+            transport, _ = await loop.create_datagram_endpoint(lambda: again, sock=sock)
+            protocol.transport, ours = transport, transport.get_extra_info("socket")
+        transport.close()
+
+    drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+def test_closed_inside_of_a_callback(loop):
+    """By the private method, inside of what looks at the socket again."""
+
+    async def main():
+        class Leaving(Noting):
+            def datagram_received(self, data, addr):
+                super().datagram_received(data, addr)
+                self.transport._call_connection_lost(None)
+
+        protocol = await endpoint(loop, Leaving(loop))
+        ours = protocol.transport.get_extra_info("socket")
+        protocol.transport.sendto(b"one", name(protocol))
+        assert await protocol.lost is None
+        protocol.transport = None
+        while ours.fileno() != -1:
+            await asyncio.sleep(0)
+        assert [data for data, _ in protocol.received] == [b"one"]
+
+    drive(loop, main())
+
+
 def test_closed_with_the_loop(new_loop):
     loop = new_loop()
 
