@@ -254,9 +254,6 @@ class Streams(Transports):
         VARIABLE.set(name)
         if how == "to_thread":
             return await asyncio.to_thread(function)
-        if how == "getaddrinfo":
-            found = await self.loop.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
-            return [address for *_, address in found]
         return await self.loop.run_in_executor(None, function)
 
     def pump(self):

@@ -63,7 +63,7 @@ SIMPLE = st.one_of(
     op("raise", st.sampled_from(["value", "os", "cancelled", "reset"])),
     op(
         "executor",
-        st.sampled_from(["run_in_executor", "to_thread", "getaddrinfo"]),
+        st.sampled_from(["run_in_executor", "to_thread"]),
         st.sampled_from([None, None, "value", "os", "cancelled", "base", "exit"]),
     ),
 )

@@ -308,6 +308,8 @@ class World:
                 found.append(await future)
             except Planned as exc:
                 found.append(told(exc))
+            except asyncio.CancelledError:  # it keeps a set: which of several comes first
+                raise asyncio.CancelledError("one of several") from None
         return sorted(map(str, found))
 
     async def op_event(self, name, wait):
