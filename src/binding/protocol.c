@@ -7,6 +7,8 @@
 int
 gpy_protocol_kind_of(struct gpy_state *state, PyObject *protocol)
 {
+    if ((PyObject *)Py_TYPE(protocol) == state->asyncio_stream_protocol)
+        return GPY_PROTOCOL_DATA; /* it inherits from asyncio.Protocol: not worth a look */
     if (gpy_ssl_check(state, protocol) != NULL)
         return GPY_PROTOCOL_TLS;
     int buffered = PyObject_IsInstance(protocol, state->buffered_protocol);

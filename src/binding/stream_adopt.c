@@ -26,9 +26,17 @@ dict_of(PyObject *reader)
 static GY_COLD bool
 hides_method(PyObject *dict)
 {
-    static const char *const names[] = {
-        "read",      "readexactly", "readuntil",      "readline",       "feed_data",
-        "exception", "at_eof",      "_wakeup_waiter", "_wait_for_data", "_maybe_resume_transport"};
+    static const char *const names[] = {"read",
+                                        "readexactly",
+                                        "readuntil",
+                                        "readline",
+                                        "feed_data",
+                                        "feed_eof",
+                                        "exception",
+                                        "at_eof",
+                                        "_wakeup_waiter",
+                                        "_wait_for_data",
+                                        "_maybe_resume_transport"};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++)
         if (PyDict_GetItemString(dict, names[i]) != NULL)
             return true;
@@ -153,24 +161,20 @@ read_attributes(struct gpy_intake *self, PyObject *dict)
     return true;
 }
 
+/* A new dict with nothing but the intake is made sooner, and is smaller, than the old one is
+ * emptied. */
 static int
-move_in(struct gpy_intake *self, PyObject *reader, PyObject *dict)
+move_in(struct gpy_intake *self, PyObject *reader)
 {
     struct gpy_state *state = self->state;
-    PyObject *names[READER_ATTRIBUTES] = {
-        state->str__buffer, state->str__limit,     state->str__loop,   state->str__eof,
-        state->str__paused, state->str__transport, state->str__waiter, state->str__exception};
-    if (PyDict_SetItem(dict, state->str__intake, (PyObject *)self) < 0)
-        return -1;
-    if (set_class(state, reader, (PyObject *)state->stream_reader_type) < 0) {
-        PyErr_Clear();
-        (void)PyDict_DelItem(dict, state->str__intake);
-        return -1;
-    }
-    for (size_t i = 0; i < READER_ATTRIBUTES; i++)
-        if (PyDict_DelItem(dict, names[i]) < 0)
-            return -1;
-    return 0;
+    PyObject *dict = PyDict_New();
+    int rc = dict ? PyDict_SetItem(dict, state->str__intake, (PyObject *)self) : -1;
+    if (rc == 0)
+        rc = set_class(state, reader, (PyObject *)state->stream_reader_type);
+    if (rc == 0)
+        rc = PyObject_GenericSetDict(reader, dict, NULL);
+    Py_XDECREF(dict);
+    return rc;
 }
 
 struct gpy_intake *
@@ -190,7 +194,7 @@ gpy_intake_adopt(struct gpy_state *state, PyObject *reader)
     }
     PyObject *dict = self ? dict_of(reader) : NULL;
     if (dict != NULL) {
-        if (!read_attributes(self, dict) || move_in(self, reader, dict) < 0)
+        if (!read_attributes(self, dict) || move_in(self, reader) < 0)
             Py_CLEAR(self);
     }
     if (dict == NULL)
@@ -211,10 +215,14 @@ find_any_intake(PyObject *dict)
     PyObject *key, *value;
     Py_ssize_t position = 0;
     /* No state at hand, and the intake is the first entry. */
-    while (PyDict_Next(dict, &position, &key, &value))
-        if (PyUnicode_Check(key) && PyUnicode_CompareWithASCIIString(key, "_intake") == 0 &&
-            gpy_intake_check(value))
-            return (struct gpy_intake *)value;
+    while (PyDict_Next(dict, &position, &key, &value)) {
+        if (!gpy_intake_check(value))
+            continue;
+        struct gpy_intake *intake = (struct gpy_intake *)value;
+        if (GY_LIKELY(key == intake->state->str__intake) ||
+            (PyUnicode_Check(key) && PyUnicode_CompareWithASCIIString(key, "_intake") == 0))
+            return intake;
+    }
     return NULL;
 }
 
@@ -224,7 +232,8 @@ intake_behind(PyObject *reader)
     PyObject *dict = dict_of(reader);
     struct gpy_intake *found = dict ? find_any_intake(dict) : NULL;
     Py_XDECREF(dict); /* the reader has it */
-    PyErr_Clear();
+    if (GY_UNLIKELY(found == NULL))
+        PyErr_Clear();
     return found;
 }
 

@@ -160,6 +160,13 @@ gpy_intake_feed_memory(struct gpy_intake *self, const void *data, size_t len)
     return rc < 0 ? -1 : fed(self);
 }
 
+int
+gpy_intake_feed_eof(struct gpy_intake *self)
+{
+    self->eof = true;
+    return wake(self);
+}
+
 /* ---- reading -----------------------------------------------------------------------------------
  */
 

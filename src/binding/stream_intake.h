@@ -49,6 +49,7 @@ bool gpy_intake_check(PyObject *object);
 int gpy_intake_feed(struct gpy_intake *self, PyObject *bytes);
 /* The same for memory that is valid during the call only. */
 int gpy_intake_feed_memory(struct gpy_intake *self, const void *data, size_t len);
+int gpy_intake_feed_eof(struct gpy_intake *self); /* wakes who waits.  0 or -1 */
 
 /* The oldest `count` bytes (all of them if there are fewer), removed.  New reference. */
 PyObject *gpy_intake_take(struct gpy_intake *self, Py_ssize_t count);

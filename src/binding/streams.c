@@ -28,6 +28,7 @@ static const struct {
     {READER, "readuntil"},
     {READER, "readline"},
     {READER, "feed_data"},
+    {READER, "feed_eof"},
     {READER, "exception"},
     {READER, "at_eof"},
     {READER, "_wakeup_waiter"},
@@ -215,6 +216,7 @@ enum method_kind {
     READLINE = GPY_STREAM_READLINE,
     DRAIN = GPY_STREAM_DRAIN,
     FEED_DATA,
+    FEED_EOF,
     EXCEPTION,
     AT_EOF,
     WRITE,
@@ -274,6 +276,7 @@ reading_job(struct gpy_stream_method *self, PyObject *arg_or_null, struct gpy_st
         return arg_or_null == NULL;
     case DRAIN:
     case FEED_DATA:
+    case FEED_EOF:
     case EXCEPTION:
     case AT_EOF:
     case WRITE:
@@ -296,6 +299,15 @@ feed_data(struct gpy_intake *intake, PyObject *data)
     return rc < 0 ? -1 : 1;
 }
 
+static PyObject *
+feed_eof(struct gpy_intake *intake)
+{
+    Py_INCREF((PyObject *)intake);
+    int rc = gpy_intake_feed_eof(intake);
+    Py_DECREF((PyObject *)intake);
+    return rc < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 /* A method of a reader; NULL without an exception: not the plain case. */
 static PyObject *
 reader_method(struct gpy_stream_method *self, PyObject *reader, PyObject *arg_or_null)
@@ -310,6 +322,8 @@ reader_method(struct gpy_stream_method *self, PyObject *reader, PyObject *arg_or
     case FEED_DATA:
         fed = feed_data(intake, arg_or_null);
         return fed > 0 ? Py_NewRef(Py_None) : NULL;
+    case FEED_EOF:
+        return arg_or_null == NULL ? feed_eof(intake) : NULL;
     case EXCEPTION:
         if (arg_or_null != NULL)
             return NULL;
@@ -546,9 +560,9 @@ make_reader_class(struct gpy_state *state)
         const char *name;
         enum method_kind kind;
     } methods[] = {
-        {"read", READ},         {"readexactly", READEXACTLY}, {"readuntil", READUNTIL},
-        {"readline", READLINE}, {"feed_data", FEED_DATA},     {"exception", EXCEPTION},
-        {"at_eof", AT_EOF},
+        {"read", READ},           {"readexactly", READEXACTLY}, {"readuntil", READUNTIL},
+        {"readline", READLINE},   {"feed_data", FEED_DATA},     {"feed_eof", FEED_EOF},
+        {"exception", EXCEPTION}, {"at_eof", AT_EOF},
     };
     PyObject *namespace = PyDict_New();
     if (namespace == NULL)

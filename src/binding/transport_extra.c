@@ -89,6 +89,15 @@ make_socket_info(struct gpy_transport *self)
     return sock ? PyObject_CallOneArg(self->state->transport_socket, sock) : NULL;
 }
 
+/* Names are mostly literals.  Those are interned, as is what they are compared with: two of them
+ * are one object, or differ. */
+static bool
+same_name(PyObject *name, PyObject *wanted)
+{
+    return name == wanted ||
+           (!PyUnicode_CHECK_INTERNED(name) && PyUnicode_Compare(name, wanted) == 0);
+}
+
 /* What asyncio fills in when it makes a transport.  New reference; NULL: an exception is set, or
  * (without one) `name` is none of these or it is too late. */
 static PyObject *
@@ -97,15 +106,28 @@ make_info(struct gpy_transport *self, PyObject *name)
     struct gpy_state *state = self->state;
     if (self->fd_gone && self->sock == NULL)
         return NULL;
-    if (PyUnicode_Compare(name, state->str_socket) == 0)
+    if (same_name(name, state->str_socket))
         return make_socket_info(self);
     if (self->fd_gone)
         return NULL;
-    if (PyUnicode_Compare(name, state->str_peername) == 0)
+    if (same_name(name, state->str_peername))
         return gpy_sockaddr_peer(self->fd);
-    if (PyUnicode_Compare(name, state->str_sockname) == 0)
+    if (same_name(name, state->str_sockname))
         return gpy_sockaddr_local(self->fd);
     return NULL;
+}
+
+/* extra[name].  New reference, or NULL: an exception is set, or (without one) it is not in there.
+ */
+static PyObject *
+find_info(PyObject *extra, PyObject *name)
+{
+    if (GY_LIKELY(PyDict_CheckExact(extra) && PyUnicode_CheckExact(name)))
+        return Py_XNewRef(PyDict_GetItemWithError(extra, name));
+    PyObject *value = PyObject_GetItem(extra, name);
+    if (value == NULL && PyErr_ExceptionMatches(PyExc_KeyError))
+        PyErr_Clear();
+    return value;
 }
 
 /* extra[name], filled in on first request.  New reference, or NULL with or without an exception. */
@@ -115,9 +137,8 @@ info(struct gpy_transport *self, PyObject *name)
     if (self->extra == NULL && (self->extra = PyDict_New()) == NULL)
         return NULL;
     PyObject *extra = Py_NewRef(self->extra);
-    PyObject *value = PyObject_GetItem(extra, name);
-    if (value == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
-        PyErr_Clear();
+    PyObject *value = find_info(extra, name);
+    if (value == NULL && !PyErr_Occurred()) {
         value = PyUnicode_Check(name) ? make_info(self, name) : NULL;
         if (value != NULL && PyObject_SetItem(extra, name, value) < 0)
             Py_CLEAR(value);
@@ -148,7 +169,7 @@ gpy_transport_get_extra_info(struct gpy_transport *self, PyObject *const *args, 
         return NULL;
     }
     /* Who looks at the socket finds in it what was written before. */
-    if (PyUnicode_Check(name) && PyUnicode_Compare(name, self->state->str_socket) == 0)
+    if (PyUnicode_Check(name) && same_name(name, self->state->str_socket))
         self->ops->flush(self);
     PyObject *value = info(self, name);
     if (value != NULL || PyErr_Occurred())

@@ -8,6 +8,7 @@ import asyncio
 import collections.abc
 import gc
 import inspect
+import socket
 import sys
 import types
 import weakref
@@ -584,6 +585,51 @@ def test_patched_class(loop, pair, monkeypatch, calls, name, early):
         peer.send(b"cd")
         assert await reader.read(2) == b"cd"
         assert calls == [name]
+        await end(writer)
+
+    drive(loop, main())
+
+
+@pytest.mark.parametrize("where", ["class", "class, late", "instance"])
+@pytest.mark.parametrize("name", ["feed_eof", "_wakeup_waiter"])
+def test_patched_end(loop, pair, monkeypatch, calls, where, name):
+    async def main():
+        if where == "class":
+            patched(monkeypatch, calls, asyncio.StreamReader, name)
+        reader, writer, peer = await connected(loop, pair)
+        if where == "class, late":
+            patched(monkeypatch, calls, asyncio.StreamReader, name)
+        elif where == "instance":
+            patched(monkeypatch, calls, reader, name)
+        task = loop.create_task(reader.read(2))
+        await spin()
+        peer.shutdown(socket.SHUT_WR)
+        assert await task == b""
+        assert calls == [name] and reader.at_eof() and reader._eof is True
+        monkeypatch.undo()
+        await end(writer)
+
+    drive(loop, main())
+
+
+def test_end_fed_by_hand(loop, pair):
+    async def main():
+        reader, writer, _ = await connected(loop, pair)
+        with pytest.raises(TypeError, match="argument"):
+            reader.feed_eof(1)
+        cancelled = loop.create_task(reader.read(2))
+        await spin()
+        reader._waiter.cancel()
+        assert reader.feed_eof() is None and reader._waiter is None
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        reader.feed_eof()
+        assert await reader.read(2) == b"" and reader.at_eof()
+        made = asyncio.StreamReader(loop=loop)
+        waiting = loop.create_task(made.read(2))
+        await spin()
+        type(reader).feed_eof(made)
+        assert await waiting == b""
         await end(writer)
 
     drive(loop, main())
