@@ -3,6 +3,7 @@
 gyre   uvloop   asyncio                 the loops
 c-epoll   c-uring                       the C echo servers, network cells only
 floor   floor@spin_us=50                less than any loop (bench/net/floor.c, bench/micro/floor.c)
+floor@future=whole                      with futures as asyncio's are to see, micro cells only
 aiofiles   anyio   threads   blocking   other ways to work with files, on asyncio; files cells only
 gyre@GYRE_BACKEND=epoll                 upper case: an environment variable
 gyre@busy_poll=50                       lower case: an argument of gyre.new_event_loop
@@ -97,7 +98,8 @@ def new_event_loop(arm):
     if arm.is_floor:
         from bench.micro import floor
 
-        return floor.new_event_loop()
+        options = {name: arm.options[name] for name in ("future",) if name in arm.options}
+        return floor.new_event_loop(**options)
     if arm.loop in ("aiofiles", "anyio"):
         importlib.import_module(arm.loop)
     if arm.loop == "asyncio" or arm.is_files:

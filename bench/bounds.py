@@ -44,7 +44,12 @@ from bench.net import floor
 
 GYRE, UVLOOP = "gyre", goals.UVLOOP
 C_SERVERS = ("c-epoll", "c-uring")
-FLOOR, LOOKING, TOGETHER = FLOORS = ("floor", "floor@spin_us=50", "floor@send=together")
+FLOOR, LOOKING, TOGETHER, WHOLE = FLOORS = (
+    "floor",
+    "floor@spin_us=50",
+    "floor@send=together",
+    "floor@future=whole",
+)
 TOGETHER_BYTES_MAX = 4096  # what is larger is sent at once
 # A loop that costs nothing: these parts of the time are gone.
 REMOVABLE = (profiles.LOOP, profiles.LIBC)
@@ -232,7 +237,9 @@ def with_figures(rows, figures):
 def floors_for(cell):
     """The kinds of the floor that may be the best of a cell."""
     if cell.family == "micro":
-        return [] if micro_floor.reason(cell.parameters) else [FLOOR]
+        if micro_floor.reason(cell.parameters):
+            return []
+        return [WHOLE if cell.parameters["workload"] in micro_floor.TASKS else FLOOR]
     if cell.family != "net" or floor.reason(cell.parameters):
         return []
     if cell.metric is not cells.RATE:

@@ -8,12 +8,18 @@
  * are never freed), no __dict__, weak references or subclasses, no callbacks of a future but the
  * one task that waits for it. So it is no loop; it says what a loop cannot beat.
  *
+ * Loop(whole_futures=True) gives back of that what a program can see of a future: the collector
+ * knows it, it has a __dict__ and weak references, `await` makes an iterator, which the collector
+ * knows as well, and a task holds what it waits for, as cancel() needs it. Each is done in the
+ * cheapest way known, with free lists and without an object for an empty list of callbacks.
+ *
  * One thread with the GIL. What a queue holds is a strong reference, with TASK in its lowest bit if
  * it is a task. Memory that was freed lies in lists, linked by the word behind the head. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum { ARGS_MAX = 3, TASK = 1 };
@@ -28,10 +34,22 @@ struct future {
     bool asked;          /* as an iterator it has yielded itself */
 };
 
+struct whole_future {
+    struct future future;
+    PyObject *dict; /* an empty one stays: with it 3.11 need not look methods up each time */
+    PyObject *weak_references;
+};
+
+struct future_iter {
+    PyObject ob_base;
+    struct whole_future *of; /* NULL after the end */
+};
+
 struct task {
     struct future future;
     PyObject *coro;
     PyObject *context;
+    PyObject *waits_for; /* a whole future, or NULL */
 };
 
 struct handle {
@@ -55,14 +73,17 @@ struct loop {
     struct task *current; /* in asyncio's books, or NULL; borrowed from there */
     struct task *awaited; /* by run_until_complete() */
     bool stopping;
+    bool whole_futures;
 };
 
 static struct handle *free_handles;
 static struct future *free_futures;
+static struct whole_future *free_whole_futures;
+static struct future_iter *free_iters;
 static PyObject *current_tasks;    /* asyncio's books; NULL where it has none, from 3.14 on */
 static PyObject *set_running_loop; /* asyncio's */
 
-static PyTypeObject loop_type, handle_type, future_type, task_type;
+static PyTypeObject loop_type, handle_type, future_type, whole_future_type, iter_type, task_type;
 
 /* What the workloads do not ask for is refused and not done by half: it would cost time, and the
  * floor is to be as fast as can be. No program but a benchmark gets to see it. */
@@ -246,10 +267,44 @@ future_next(PyObject *self)
     return NULL;
 }
 
+static inline PyObject *
+future_init(struct future *self, struct loop *loop)
+{
+    self->result = NULL;
+    self->waiter = NULL;
+    self->loop = loop;
+    self->asked = false;
+    return (PyObject *)self;
+}
+
+static PyObject *
+whole_future_new(struct loop *loop)
+{
+    struct whole_future *self = free_whole_futures;
+    if (LIKELY(self != NULL)) {
+        free_whole_futures = (struct whole_future *)(void *)self->future.result;
+        Py_SET_REFCNT((PyObject *)self, 1);
+    } else {
+        PyObject *dict = PyDict_New();
+        self = dict ? PyObject_GC_New(struct whole_future, &whole_future_type) : NULL;
+        if (self == NULL) {
+            Py_XDECREF(dict);
+            return NULL;
+        }
+        self->dict = dict;
+        self->weak_references = NULL;
+    }
+    (void)future_init(&self->future, loop);
+    PyObject_GC_Track(self);
+    return (PyObject *)self;
+}
+
 static PyObject *
 loop_create_future(PyObject *self, PyObject *unused)
 {
     (void)unused;
+    if (((struct loop *)self)->whole_futures)
+        return whole_future_new((struct loop *)self);
     struct future *future = free_futures;
     if (LIKELY(future != NULL)) {
         free_futures = (struct future *)(void *)future->result;
@@ -257,11 +312,7 @@ loop_create_future(PyObject *self, PyObject *unused)
     } else if ((future = PyObject_New(struct future, &future_type)) == NULL) {
         return NULL;
     }
-    future->result = NULL;
-    future->waiter = NULL;
-    future->loop = (struct loop *)self;
-    future->asked = false;
-    return (PyObject *)future;
+    return future_init(future, (struct loop *)self);
 }
 
 static void
@@ -274,10 +325,113 @@ future_dealloc(PyObject *object)
     free_futures = self;
 }
 
+static int
+whole_future_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    struct whole_future *self = (struct whole_future *)object;
+    Py_VISIT((PyObject *)self->future.waiter);
+    Py_VISIT(self->future.result);
+    Py_VISIT(self->dict);
+    return 0;
+}
+
+static int
+whole_future_clear(PyObject *object)
+{
+    struct whole_future *self = (struct whole_future *)object;
+    Py_CLEAR(self->future.waiter);
+    Py_CLEAR(self->dict);
+    return 0;
+}
+
+static void
+whole_future_dealloc(PyObject *object)
+{
+    struct whole_future *self = (struct whole_future *)object;
+    PyObject_GC_UnTrack(object);
+    if (self->weak_references != NULL)
+        PyObject_ClearWeakRefs(object);
+    Py_XDECREF((PyObject *)self->future.waiter);
+    Py_XDECREF(self->future.result);
+    PyObject *dict = self->dict;
+    if (LIKELY(dict != NULL && Py_REFCNT(dict) == 1 && PyDict_GET_SIZE(dict) == 0)) {
+        self->future.result = (PyObject *)(void *)free_whole_futures;
+        free_whole_futures = self;
+    } else {
+        Py_XDECREF(dict);
+        PyObject_GC_Del(object);
+    }
+}
+
+static PyObject *
+whole_future_await(PyObject *object)
+{
+    struct future_iter *iter = free_iters;
+    if (LIKELY(iter != NULL)) {
+        free_iters = (struct future_iter *)(void *)iter->of;
+        Py_SET_REFCNT((PyObject *)iter, 1);
+    } else if ((iter = PyObject_GC_New(struct future_iter, &iter_type)) == NULL) {
+        return NULL;
+    }
+    iter->of = (struct whole_future *)Py_NewRef(object);
+    PyObject_GC_Track(iter);
+    return (PyObject *)iter;
+}
+
+static PySendResult
+iter_send(PyObject *object, PyObject *unused, PyObject **result)
+{
+    struct future_iter *self = (struct future_iter *)object;
+    if (self->of == NULL) {
+        *result = Py_NewRef(Py_None);
+        return PYGEN_RETURN;
+    }
+    PySendResult kind = future_send((PyObject *)self->of, unused, result);
+    if (kind == PYGEN_RETURN)
+        Py_CLEAR(self->of);
+    return kind;
+}
+
+static PyObject *
+iter_next(PyObject *self)
+{
+    PyObject *result;
+    if (iter_send(self, NULL, &result) == PYGEN_NEXT)
+        return result;
+    PyErr_SetObject(PyExc_StopIteration, result);
+    Py_DECREF(result);
+    return NULL;
+}
+
+static int
+iter_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT((PyObject *)((struct future_iter *)object)->of);
+    return 0;
+}
+
+static int
+iter_clear(PyObject *object)
+{
+    Py_CLEAR(((struct future_iter *)object)->of);
+    return 0;
+}
+
+static void
+iter_dealloc(PyObject *object)
+{
+    struct future_iter *self = (struct future_iter *)object;
+    PyObject_GC_UnTrack(object);
+    Py_XDECREF((PyObject *)self->of);
+    self->of = (struct whole_future *)(void *)free_iters;
+    free_iters = self;
+}
+
 static void
 task_dealloc(PyObject *object)
 {
     struct task *self = (struct task *)object;
+    Py_XDECREF(self->waits_for);
     Py_XDECREF((PyObject *)self->future.waiter);
     Py_XDECREF(self->future.result);
     Py_XDECREF(self->coro);
@@ -294,10 +448,8 @@ loop_create_task(PyObject *self, PyObject *coro)
     struct task *task = PyObject_New(struct task, &task_type);
     if (task == NULL)
         return NULL;
-    task->future.result = NULL;
-    task->future.waiter = NULL;
-    task->future.loop = (struct loop *)self;
-    task->future.asked = false;
+    (void)future_init(&task->future, (struct loop *)self);
+    task->waits_for = NULL;
     task->coro = Py_NewRef(coro);
     task->context = PyContext_CopyCurrent();
     if (task->context == NULL ||
@@ -316,20 +468,24 @@ forget_current(struct loop *self)
     return PyDict_DelItem(current_tasks, (PyObject *)self);
 }
 
-/* The coroutine waits for what it has yielded; the reference to the task moves there. */
+/* The coroutine waits for what it has yielded; the reference to the task moves there, that to the
+ * future perhaps to the task. */
 static int
 task_wait(struct loop *loop, struct task *self, PyObject *yielded)
 {
     struct future *future = (struct future *)yielded;
+    bool is_whole = Py_IS_TYPE(yielded, &whole_future_type);
     if (yielded == Py_None)
         return queue_push(&loop->next, (uintptr_t)self | TASK);
-    if ((!Py_IS_TYPE(yielded, &future_type) && !Py_IS_TYPE(yielded, &task_type)) ||
+    if ((!is_whole && !Py_IS_TYPE(yielded, &future_type) && !Py_IS_TYPE(yielded, &task_type)) ||
         !future->asked || future->waiter != NULL) {
         (void)refuse("waits for its own futures and tasks", yielded);
         return -1;
     }
     future->asked = false;
     future->waiter = self;
+    if (is_whole)
+        self->waits_for = Py_NewRef(yielded);
     return 0;
 }
 
@@ -353,6 +509,7 @@ task_step(struct loop *loop, struct task *self)
     }
     if (PyContext_Enter(self->context) < 0)
         return -1;
+    Py_CLEAR(self->waits_for);
     PyObject *result = NULL;
     PySendResult sent = Py_TYPE(self->coro)->tp_as_async->am_send(self->coro, Py_None, &result);
     int rc = PyContext_Exit(self->context);
@@ -454,6 +611,19 @@ loop_close(PyObject *object, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+static PyObject *
+loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"whole_futures", NULL};
+    int whole_futures = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$p:Loop", keywords, &whole_futures))
+        return NULL;
+    struct loop *self = (struct loop *)type->tp_alloc(type, 0);
+    if (self != NULL)
+        self->whole_futures = whole_futures != 0;
+    return (PyObject *)self;
+}
+
 static void
 loop_dealloc(PyObject *object)
 {
@@ -498,6 +668,42 @@ static PyTypeObject future_type = {
     .tp_methods = future_methods,
 };
 
+static PyAsyncMethods whole_future_async = {.am_await = whole_future_await};
+
+static PyGetSetDef whole_future_getset[] = {
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyTypeObject whole_future_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "floor_micro.WholeFuture",
+    .tp_basicsize = sizeof(struct whole_future),
+    .tp_dealloc = whole_future_dealloc,
+    .tp_traverse = whole_future_traverse,
+    .tp_clear = whole_future_clear,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_as_async = &whole_future_async,
+    .tp_iter = whole_future_await,
+    .tp_methods = future_methods,
+    .tp_getset = whole_future_getset,
+    .tp_dictoffset = offsetof(struct whole_future, dict),
+    .tp_weaklistoffset = offsetof(struct whole_future, weak_references),
+};
+
+static PyAsyncMethods iter_async = {.am_send = iter_send};
+
+static PyTypeObject iter_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "floor_micro.FutureIter",
+    .tp_basicsize = sizeof(struct future_iter),
+    .tp_dealloc = iter_dealloc,
+    .tp_traverse = iter_traverse,
+    .tp_clear = iter_clear,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_as_async = &iter_async,
+    .tp_iter = PyObject_SelfIter,
+    .tp_iternext = iter_next,
+};
+
 static PyTypeObject task_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "floor_micro.Task",
     .tp_basicsize = sizeof(struct task),
@@ -525,7 +731,7 @@ static PyTypeObject loop_type = {
     .tp_dealloc = loop_dealloc,
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_methods = loop_methods,
-    .tp_new = PyType_GenericNew,
+    .tp_new = loop_new,
 };
 
 static struct PyModuleDef module_def = {PyModuleDef_HEAD_INIT, .m_name = "floor_micro",
@@ -546,6 +752,7 @@ PyInit_floor_micro(void)
         PyErr_Clear();
     PyObject *module = set_running_loop ? PyModule_Create(&module_def) : NULL;
     if (module == NULL || PyType_Ready(&handle_type) < 0 || PyType_Ready(&future_type) < 0 ||
+        PyType_Ready(&whole_future_type) < 0 || PyType_Ready(&iter_type) < 0 ||
         PyType_Ready(&task_type) < 0 || PyType_Ready(&loop_type) < 0 ||
         PyModule_AddObjectRef(module, "Loop", (PyObject *)&loop_type) < 0)
         Py_CLEAR(module);

@@ -29,5 +29,6 @@ def reason(parameters):
     return None
 
 
-def new_event_loop():
-    return load().Loop()
+def new_event_loop(future="bare"):
+    """`future`: "bare" or "whole", which has what a program can see of asyncio's."""
+    return load().Loop(whole_futures=("bare", "whole").index(future) == 1)

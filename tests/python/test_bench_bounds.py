@@ -222,7 +222,7 @@ def test_which_kinds_of_the_floor_a_cell_has():
         "net.sink.proto.c4.64K": [],
         "net.udp.echo.c10.200B": [],
         "tls.proto.c10.1K": [],
-        "micro.task.queue": ["floor"] if sys.version_info < (3, 14) else [],
+        "micro.task.queue": ["floor@future=whole"] if sys.version_info < (3, 14) else [],
         "micro.loop.call_soon_fanout_args": ["floor"],
         "micro.task.gather_100": [],
     }

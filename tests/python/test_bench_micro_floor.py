@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import gc
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,10 @@ no_tasks = floor.reason({"workload": floor.TASKS[0]})
 has_tasks = pytest.mark.skipif(no_tasks is not None, reason=no_tasks or "")
 
 
-@pytest.fixture
-def bare():
+@pytest.fixture(params=["floor", "floor@future=whole"])
+def bare(request):
     try:
-        loop = arms.new_event_loop(arms.parse_arm("floor"))
+        loop = arms.new_event_loop(arms.parse_arm(request.param))
     except build.BuildError as error:
         pytest.skip(str(error).splitlines()[0])  # what is missing here to build it
     yield loop
@@ -32,8 +34,9 @@ def test_each_of_its_workloads_runs(bare, name):
     if reason := floor.reason({"workload": name}):
         pytest.skip(reason)
     workload = workloads.WORKLOADS[name]
-    samples, errors = paired.repetition(workload, ["floor", "asyncio"], 0, 1)
-    assert errors == {} and samples["floor"]["rate"] > 0
+    floors = ["floor", "floor@future=whole"]
+    samples, errors = paired.repetition(workload, [*floors, "asyncio"], 0, 1)
+    assert errors == {} and all(samples[each]["rate"] > 0 for each in floors)
 
 
 def test_other_workloads_are_not_for_it():
@@ -131,6 +134,40 @@ def test_tasks_are_current_and_wait_for_futures(bare):
         assert bare.run_until_complete(main()) == "end"
         assert seen == [None, (2, "x"), (1, "x"), (0, "x")]
         assert asyncio.current_task(bare) is None
+
+
+def test_a_whole_future_is_as_asyncio_has_them(bare):
+    future = bare.create_future()
+    is_whole = type(future).__name__ == "WholeFuture"
+    assert gc.is_tracked(future) == gc.is_tracked(future.__await__()) == is_whole
+    assert (future.__await__() is future) != is_whole
+    if not is_whole:
+        with pytest.raises(AttributeError):
+            future.attribute = 1
+        return
+    assert vars(future) == {}
+    future.attribute = future
+    gone = weakref.ref(future)
+    del future
+    gc.collect()
+    assert gone() is None
+    assert vars(bare.create_future()) == {}
+
+
+@has_tasks
+def test_the_iterator_of_a_whole_future(bare):
+    async def main():
+        future = bare.create_future()
+        iterator = future.__await__()
+        assert next(iterator) is future
+        future.set_result("x")
+        for value in ("x", None):
+            with pytest.raises(StopIteration) as caught:
+                next(iterator)
+            if type(future).__name__ == "WholeFuture":
+                assert caught.value.value == value
+
+    bare.run_until_complete(main())
 
 
 @has_tasks
