@@ -161,8 +161,7 @@ read_attributes(struct gpy_intake *self, PyObject *dict)
     return true;
 }
 
-/* A new dict with nothing but the intake is made sooner, and is smaller, than the old one is
- * emptied. */
+/* A new dict with nothing but the intake is made sooner than the old one is emptied. */
 static int
 move_in(struct gpy_intake *self, PyObject *reader)
 {
