@@ -108,6 +108,7 @@ class World:
         self.step = {}
         self.events = 0
         self.torn = False  # a peer left while much was on its way to it
+        self.over = False
         self.closing = []  # what to close at the end
         loop.set_exception_handler(self.on_exception)
         self.bell, self.rope = socket.socketpair()
@@ -159,6 +160,8 @@ class World:
         self.turn()
 
     def turn(self):
+        if self.over:  # one of a round that an exception has ended
+            return
         self.left -= 1
         if self.left > 0:
             self.loop.call_soon(self.turn)
@@ -253,6 +256,7 @@ class World:
             self.settle()
         self.begin("end")
         self.finish()
+        self.over = True
 
     def do_step(self, step):
         """The other ends act first: what is written in a callback may leave at its end."""
