@@ -90,10 +90,17 @@ gpy_stream_transport_lose(struct gpy_stream_transport *self, PyObject *exc)
     struct gpy_transport *base = &self->base;
     if (base->conn_lost)
         return 0;
-    /* What is only held back asyncio would have sent in write(); an error of it does not matter. */
+    PyObject *error = NULL;
+    /* What is only held back asyncio would have sent in write(), and have lost the connection if
+     * that failed. */
     if (!self->base.core_ended && gy_stream_queued(&self->stream) != 0 &&
         gy_op_is_idle(&self->stream.send_op))
         gy_stream_flush(&self->stream);
+    if (exc == NULL && !self->base.core_ended && self->stream.error != 0) {
+        exc = error = gpy_oserror_new(self->stream.error);
+        if (exc == NULL)
+            return -1;
+    }
     base->closing = true;
     base->conn_lost = 1;
     if (!self->base.core_ended) {
@@ -101,7 +108,9 @@ gpy_stream_transport_lose(struct gpy_stream_transport *self, PyObject *exc)
         if (gy_stream_queued(&self->stream) != 0)
             gy_stream_close(&self->stream); /* nothing more may leave */
     }
-    return gpy_transport_schedule_lost(base, exc);
+    int rc = gpy_transport_schedule_lost(base, exc);
+    Py_XDECREF(error);
+    return rc;
 }
 
 static int

@@ -173,6 +173,27 @@ class Worlds(Transports):
             conn.transport.write(bytes(BIG))
 
 
+STREAMS = {
+    "a write to a peer that left, and abort()": [
+        [("open_stream", "client", 2, False, [])],
+        [("peer_close", 0)],
+        [("spawn", [("write", 0, 10), ("transport", 0, "abort")])],
+        [("spawn", [("reader", 0, "read", -1)])],
+    ],
+    "much is written to a peer that left, and abort()": [
+        [("open_stream", "client", 2, False, [])],
+        [("peer_close", 0)],
+        [("spawn", [("write", 0, 5000), ("write", 0, BIG), ("transport", 0, "abort")])],
+        [("spawn", [("reader", 0, "read", -1)])],
+    ],
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_streams(name):
+    compare(Streams, STREAMS[name])
+
+
 @pytest.mark.parametrize("name", TRANSPORTS)
 @pytest.mark.parametrize("debug", [False, True])
 def test_transports(name, debug):
