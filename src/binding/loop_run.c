@@ -146,7 +146,8 @@ static int
 run_queue(struct gpy_loop *self, struct gpy_ready *queue, size_t *left)
 {
     int rc = 0;
-    for (; *left != 0 && queue->count != 0 && rc == 0; (*left)--) {
+    size_t count = *left;
+    for (; count != 0 && queue->count != 0 && rc == 0; count--) {
         PyObject *fresh = GY_UNLIKELY(self->debug) ? NULL : gpy_ready_pop_fresh(queue);
         if (fresh != NULL) {
             gpy_task_settle(self->state, &self->current);
@@ -162,6 +163,7 @@ run_queue(struct gpy_loop *self, struct gpy_ready *queue, size_t *left)
         if (GY_UNLIKELY(gy_loop_forked(&self->core)))
             return rc < 0 ? rc : check_forked(self);
     }
+    *left = count;
     return rc;
 }
 
