@@ -111,7 +111,9 @@ class Processes(World):
         return child if child is not None and child.transport is not None else None
 
     def op_write(self, number, size):
-        if (child := self.of(number)) and not child.ending and not child.exited:
+        """To one that answers: another may be killed before it has read, and by a socket, which is
+        its input on asyncio, that is a reset."""
+        if (child := self.of(number)) and child.heard and not (child.ending or child.exited):
             child.transport.get_pipe_transport(0).write(pattern(child.sent, size))
             child.sent += size
             child.wrote = self.step
