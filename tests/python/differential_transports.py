@@ -257,7 +257,8 @@ class Conn:
         if callback == "eof_received":  # the end is still readable, and told again
             return action in ("exit", "interrupt")
         if callback == "resume_writing":  # its writer stays, with nothing to write
-            return action in ("exit", "interrupt")
+            # And what is left then, which other limits may be less than, is the kernel's choice.
+            return action in ("exit", "interrupt", "limits")
         return False
 
     def got(self, number, data):
