@@ -236,6 +236,13 @@ turn_wait(struct gpy_loop *self)
     return 0;
 }
 
+/* A timer of before all time: there is nothing to wait for.  Signals that came are one. */
+static inline bool
+is_due_anyhow(struct gpy_loop *self)
+{
+    return gy_timers_next_ns(&self->core.timers) == INT64_MIN;
+}
+
 /* Everything before the callbacks: the kernel, signals, timers.  A turn that does not wait leaves
  * Python's signal handlers to the interpreter, which looks for them wherever bytecode runs; one of
  * many runs them here, for callbacks without any. */
@@ -244,7 +251,8 @@ turn_poll(struct gpy_loop *self)
 {
     int rc = 0;
     bool look = true;
-    if (self->ready.count != 0 || self->stopping || gy_loop_has_work(&self->core)) {
+    if (self->ready.count != 0 || self->stopping || gy_loop_has_work(&self->core) ||
+        is_due_anyhow(self)) {
         look = self->turns++ % TURNS_PER_POLL == 0;
         rc = gy_loop_poll(&self->core, look);
         if (GY_UNLIKELY(rc < 0 && rc != -EINTR && rc != -ETIME))
