@@ -33,6 +33,7 @@ DEEP = (
     "tests/python/test_differential_servers.py",
     "tests/python/test_differential_streams.py",
     "tests/python/test_differential_mixed.py",
+    "tests/python/test_differential_processes.py",
     "--hypothesis-profile=deep",
     "--timeout=900",
     "-o",
