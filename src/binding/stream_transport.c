@@ -92,11 +92,12 @@ gpy_stream_transport_lose(struct gpy_stream_transport *self, PyObject *exc)
         return 0;
     PyObject *error = NULL;
     /* What is only held back asyncio would have sent in write(), and have lost the connection if
-     * that failed. */
+     * that failed: before the callback raised `exc`, unless that is the error of the write. */
     if (!self->base.core_ended && gy_stream_queued(&self->stream) != 0 &&
         gy_op_is_idle(&self->stream.send_op))
         gy_stream_flush(&self->stream);
-    if (exc == NULL && !self->base.core_ended && self->stream.error != 0) {
+    bool other = exc == NULL || !PyObject_TypeCheck(exc, (PyTypeObject *)PyExc_OSError);
+    if (other && !self->base.core_ended && self->stream.error != 0) {
         exc = error = gpy_oserror_new(self->stream.error);
         if (exc == NULL)
             return -1;

@@ -30,6 +30,11 @@ MUCH_AND_LITTLE = (
 )
 STAY_OPEN = ("eof_received", 0, [], ("return", True))
 TRANSPORTS = {
+    "a write that fails, and an exception": [
+        [("open", "unix", False, False, False, [END_AND_RAISE])],
+        [],
+        [("peer_close", 0)],
+    ],
     "a mark below zero": [
         [("open", "unix", False, False, False, [])],
         [("limits", 0, -1, None), ("limits", 0, -8, None), ("limits", 0, None, -1)],
