@@ -258,7 +258,8 @@ class Conn:
             return action in ("exit", "interrupt")
         if callback == "resume_writing":  # its writer stays, with nothing to write
             # And what is left then, which other limits may be less than, is the kernel's choice.
-            return action in ("exit", "interrupt", "limits")
+            # A pipe that is closed there is lost at once, and again by a callback that fails.
+            return action in ("exit", "interrupt", "limits") or (ends and self.kind in PIPES)
         return False
 
     def got(self, number, data):
