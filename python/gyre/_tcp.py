@@ -16,6 +16,7 @@ from . import _gyre, _tls
 __all__ = ["TCPMixin"]
 
 _SockOp = _gyre.SockOp
+_SOCKET = socket.socket  # some tests put a function in its place
 _check_ssl_socket: Any = base_events._check_ssl_socket  # type: ignore[attr-defined]
 _HANDSHAKE_TIMEOUT: float = constants.SSL_HANDSHAKE_TIMEOUT
 _SHUTDOWN_TIMEOUT: float = constants.SSL_SHUTDOWN_TIMEOUT
@@ -212,9 +213,9 @@ class TCPMixin:
     def _check_sock(self, sock: Any, method: str) -> bool:
         """True: this is not socket.socket's method; the one that it is has to be called."""
         another = False
-        if type(sock) is not socket.socket:
+        if type(sock) is not _SOCKET:
             _check_ssl_socket(sock)
-            another = getattr(type(sock), method, None) is not getattr(socket.socket, method)
+            another = getattr(type(sock), method, None) is not getattr(_SOCKET, method)
         if self._debug and sock.gettimeout() != 0:
             raise ValueError("the socket must be non-blocking")
         return another

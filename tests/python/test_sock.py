@@ -316,6 +316,25 @@ for method in "recv recv_into recvfrom recvfrom_into send sendto accept connect"
     setattr(Noting, method, noted(method))
 
 
+def test_the_class_is_replaced_by_a_function(loop, monkeypatch):
+    """As AsyncSSH's own tests do for another kind of socket: the others go on."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.socket()
+    client.setblocking(False)
+    real = socket.socket
+    monkeypatch.setattr(socket, "socket", lambda *args, **kwargs: real(*args, **kwargs))
+
+    async def main():
+        await loop.sock_connect(client, listener.getsockname())
+        await loop.sock_sendall(client, b"hello")
+
+    with listener, client:
+        drive(loop, main())
+        peer = listener.accept()[0]
+        with peer:
+            assert peer.recv(10) == b"hello"
+
+
 def test_methods_of_a_subclass_are_called(loop):
     async def main():
         with Noting() as listener, Noting() as client:
