@@ -55,10 +55,14 @@ class BuildError(Exception):
     pass
 
 
+class MissingError(BuildError):
+    """The machine lacks what is needed to build it; the text says what."""
+
+
 def compiler():
     command = shlex.split(os.environ.get("CC", "cc"))
     if shutil.which(command[0]) is None:
-        raise BuildError(f"no C compiler ({command[0]}): on Debian, apt install gcc")
+        raise MissingError(f"no C compiler ({command[0]}): on Debian, apt install gcc")
     return command
 
 
@@ -71,7 +75,7 @@ def library_flags(name):
     )
     if result.returncode != 0:
         package = PACKAGES.get(name, f"{name}-dev")
-        raise BuildError(f"{name} was not found: on Debian, apt install pkg-config {package}")
+        raise MissingError(f"{name} was not found: on Debian, apt install pkg-config {package}")
     return result.stdout.split()
 
 
@@ -97,7 +101,7 @@ def build_module(name):
 def module_flags(name):
     include = Path(sysconfig.get_path("include"))
     if not (include / "Python.h").exists():
-        raise BuildError(f"{include} has no Python.h: on Debian, apt install python3-dev")
+        raise MissingError(f"{include} has no Python.h: on Debian, apt install python3-dev")
     libraries = library_flags(LIBRARIES[name]) if name in LIBRARIES else []
     return (*MODULE_FLAGS, "-isystem", str(include)), libraries
 
