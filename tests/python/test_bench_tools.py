@@ -185,12 +185,13 @@ def generate(loadgen, *options, duration_s=0.1):
 
 
 def answer(loadgen, *options):
-    """The report of a window in which something came back, however busy the machine is."""
+    """The report of a window in which something came back on each connection, however busy the
+    machine is: the last one is long enough for all of them."""
     for duration_s in (0.1, 1, 10):
         result = generate(loadgen, *options, duration_s=duration_s)
         assert result.returncode == LOADGEN_OK, result.stderr
         report = json.loads(result.stdout)
-        if report["messages"] or report["mode"] == "idle":
+        if report["mode"] == "idle" or (report["messages"] and not report["unserved"]):
             break
     return report
 
@@ -361,9 +362,7 @@ def test_churn_and_idle(loadgen):
 def loadgen_tls():
     try:
         return build.build("loadgen_tls")
-    except build.BuildError as error:
-        if "libssl-dev" not in str(error):
-            raise
+    except build.MissingError as error:
         pytest.skip(str(error))
 
 
@@ -493,7 +492,7 @@ def test_every_connection_is_accepted_before_the_load_begins(loadgen):
     with server as port:
         report = answer(loadgen, "--port", port, "--connections", 50, "--warmup", 0)
     assert server.early == 0
-    assert report["messages"] > 0 and report["unserved"] <= 50
+    assert report["messages"] > 0 and report["unserved"] == 0
 
 
 def test_wrong_options_are_refused(loadgen):
