@@ -147,19 +147,25 @@ gy_loop_next_event(struct gy_loop *loop, struct gy_event *ev)
     return true;
 }
 
+/* Whether there is an event number i, counted from the next one; it is in `ahead` then. */
+static bool
+has_ahead(struct gy_loop *loop, unsigned i)
+{
+    GY_ASSERT(i <= loop->ahead_count && i < GY_AHEAD_EVENTS);
+    if (i == loop->ahead_count && loop->ring->ops->next_event(loop->ring, &loop->ahead[i]))
+        loop->ahead_count++;
+    return i < loop->ahead_count;
+}
+
 void
 gy_loop_land(struct gy_loop *loop, const struct gy_op *first, const struct gy_op *second)
 {
-    struct gy_ring *ring = loop->ring;
     struct gy_event ev;
     unsigned i = 0;
     GY_ASSERT(loop->running && !loop->quiet);
     while (i < GY_AHEAD_EVENTS && (!gy_op_is_idle(first) || !gy_op_is_idle(second))) {
-        if (i == loop->ahead_count) {
-            if (!ring->ops->next_event(ring, &loop->ahead[i]))
-                return;
-            loop->ahead_count++;
-        }
+        if (!has_ahead(loop, i))
+            return;
         ev = loop->ahead[i];
         if (ev.op == NULL || (ev.op != first && ev.op != second)) {
             i++;
@@ -174,13 +180,7 @@ gy_loop_land(struct gy_loop *loop, const struct gy_op *first, const struct gy_op
 bool
 gy_loop_has_event(struct gy_loop *loop, const struct gy_op *op)
 {
-    struct gy_ring *ring = loop->ring;
-    for (unsigned i = 0; i < GY_AHEAD_EVENTS; i++) {
-        if (i == loop->ahead_count) {
-            if (!ring->ops->next_event(ring, &loop->ahead[i]))
-                return false;
-            loop->ahead_count++;
-        }
+    for (unsigned i = 0; i < GY_AHEAD_EVENTS && has_ahead(loop, i); i++) {
         if (loop->ahead[i].op == op)
             return true;
     }
@@ -192,9 +192,8 @@ gy_loop_has_event(struct gy_loop *loop, const struct gy_op *op)
 static __attribute__((noinline)) void
 look_ahead(struct gy_loop *loop)
 {
-    if (loop->ahead_count == 0 && !gy_loop_forked(loop) &&
-        loop->ring->ops->next_event(loop->ring, &loop->ahead[0]))
-        loop->ahead_count = 1;
+    if (!gy_loop_forked(loop))
+        (void)has_ahead(loop, 0);
 }
 
 unsigned
