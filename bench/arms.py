@@ -98,8 +98,7 @@ def new_event_loop(arm):
     if arm.is_floor:
         from bench.micro import floor
 
-        options = {name: arm.options[name] for name in ("future",) if name in arm.options}
-        return floor.new_event_loop(**options)
+        return floor.new_event_loop(arm.options.get("future", "bare"))
     if arm.loop in ("aiofiles", "anyio"):
         importlib.import_module(arm.loop)
     if arm.loop == "asyncio" or arm.is_files:

@@ -260,7 +260,8 @@ static PyObject *
 future_next(PyObject *self)
 {
     PyObject *result;
-    if (future_send(self, NULL, &result) == PYGEN_NEXT)
+    PySendResult kind = Py_TYPE(self)->tp_as_async->am_send(self, NULL, &result);
+    if (kind == PYGEN_NEXT)
         return result;
     PyErr_SetObject(PyExc_StopIteration, result);
     Py_DECREF(result);
@@ -390,17 +391,6 @@ iter_send(PyObject *object, PyObject *unused, PyObject **result)
     if (kind == PYGEN_RETURN)
         Py_CLEAR(self->of);
     return kind;
-}
-
-static PyObject *
-iter_next(PyObject *self)
-{
-    PyObject *result;
-    if (iter_send(self, NULL, &result) == PYGEN_NEXT)
-        return result;
-    PyErr_SetObject(PyExc_StopIteration, result);
-    Py_DECREF(result);
-    return NULL;
 }
 
 static int
@@ -701,7 +691,7 @@ static PyTypeObject iter_type = {
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .tp_as_async = &iter_async,
     .tp_iter = PyObject_SelfIter,
-    .tp_iternext = iter_next,
+    .tp_iternext = future_next,
 };
 
 static PyTypeObject task_type = {

@@ -31,4 +31,4 @@ def reason(parameters):
 
 def new_event_loop(future="bare"):
     """`future`: "bare" or "whole", which has what a program can see of asyncio's."""
-    return load().Loop(whole_futures=("bare", "whole").index(future) == 1)
+    return load().Loop(whole_futures={"bare": False, "whole": True}[future])
