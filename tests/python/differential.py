@@ -109,6 +109,7 @@ class World:
         self.events = 0
         self.torn = False  # a peer left while much was on its way to it
         self.over = False
+        self.calls_made = self.signals_raised = 0
         self.closing = []  # what to close at the end
         loop.set_exception_handler(self.on_exception)
         self.bell, self.rope = socket.socketpair()
@@ -215,8 +216,6 @@ class World:
         if cancelled:
             handle.cancel()
         return handle.cancelled()
-
-    calls_made = 0
 
     def called(self, what, actions, raises):
         self.note("calls", what)

@@ -356,6 +356,7 @@ class Transports(World):
     def __init__(self, loop):
         super().__init__(loop)
         self.conns = []
+        self.callbacks = 0
         self.watched = []
 
     def label_of(self, context):
@@ -588,8 +589,6 @@ class Transports(World):
         if cancelled:
             handle.cancel()
         return handle.cancelled()
-
-    callbacks = 0
 
     def called_back(self, conn, number, actions, raises):
         self.note(conn.label, "called back", number)
