@@ -96,7 +96,17 @@ class SignalMixin(asyncio.BaseEventLoop):
             return
         first = not self._signals_arrived
         self._signals_arrived.append(sig)
-        if first:  # a timer that is due goes behind the callbacks and events of a turn
+        if first:
+            self._look_for_signals()
+
+    def _look_for_signals(self) -> None:
+        """Those that arrived are looked up behind the callbacks and events of the next turn.
+
+        C calls it, too, when an exception ends a turn: the look that this turn still owed goes
+        first in the next, which has one at its end all the same, as asyncio's descriptor would
+        still be readable.
+        """
+        if self._signals_arrived:  # a timer that is due goes there
             _gyre.LoopCore.call_at(self, -math.inf, self._handle_arrived)  # type: ignore[arg-type]
 
     def _handle_arrived(self) -> None:

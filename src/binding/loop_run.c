@@ -281,6 +281,7 @@ keep_order(struct gpy_loop *self, size_t left)
     if (gpy_ready_move(ready, &self->due) < 0)
         PyErr_Clear(); /* the rest runs in the next turn all the same */
     gpy_ready_rotate(ready, fresh);
+    gpy_loop_signals_kept(self);
 }
 
 static int

@@ -90,6 +90,17 @@ gpy_loop_signals_arm(struct gpy_loop *self)
 }
 
 void
+gpy_loop_signals_kept(struct gpy_loop *self)
+{
+    if (!PyObject_HasAttrString((PyObject *)self, "_look_for_signals"))
+        return;
+    PyObject *done = PyObject_CallMethod((PyObject *)self, "_look_for_signals", NULL);
+    if (done == NULL)
+        PyErr_WriteUnraisable((PyObject *)self);
+    Py_XDECREF(done);
+}
+
+void
 gpy_loop_signals_restore(struct gpy_loop *self)
 {
     self->signals_foreign = false; /* the next run may be in another thread */

@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 import tcp_tools
-from differential import compare, lines_of, trace_of
+from differential import World, compare, lines_of, trace_of
 from differential_sockets import Sockets
 from differential_streams import Streams
 from differential_transports import BIG, Transports
@@ -28,6 +28,7 @@ MUCH_AND_LITTLE = (
     [("limits", None, 0), ("writelines", [BIG, 1])],
     None,
 )
+RAISE_URG = ("signal", "raise", "urg", [], None)
 STAY_OPEN = ("eof_received", 0, [], ("return", True))
 TRANSPORTS = {
     "a write that fails, and an exception": [
@@ -192,6 +193,22 @@ STREAMS = {
         [("spawn", [("reader", 0, "read", -1)])],
     ],
 }
+
+
+CALLBACKS = {
+    "a signal before an exception and one after it": [
+        [
+            ("signal", "add", "urg", [("signal", "remove", "urg", [], None)], None),
+            ("call", "soon", [RAISE_URG, ("call", "soon", [], "exit", False)], None, False),
+            ("call", "soon", [("call", "later", [RAISE_URG], None, False)], None, False),
+        ],
+    ],
+}
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_callbacks(name):
+    compare(World, CALLBACKS[name])
 
 
 @pytest.mark.parametrize("name", STREAMS)
