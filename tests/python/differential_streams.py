@@ -86,6 +86,9 @@ class Streams(Transports):
             server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=limit)
             self.servers.append(server)
             conn.peer = socket.create_connection(server.sockets[0].getsockname())
+            # Else a second small piece waits for an acknowledgement, up to 40 ms: whether it is
+            # there at the end, unread, which makes a reset of it, would be by chance.
+            conn.peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             conn.peer.setblocking(False)
             self.closing.append(conn.peer)
             return
