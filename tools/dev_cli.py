@@ -46,6 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     version(p)
 
+    p = command("others", "CPython's asyncio tests on every other Python there is to be had")
+    p.add_argument(
+        "--limit", metavar="SECONDS", type=float, help="begin none when so much time has passed"
+    )
+
     p = command("bench", "the benchmarks; every further argument goes to bench/run.py")
     version(p)
 
@@ -98,6 +103,10 @@ def _dispatch(args: argparse.Namespace, rest: list[str]) -> int:
             import dev_test
 
             return dev_test.main(args.all, args.python, args.phase, rest)
+        if args.command == "others":
+            import dev_others
+
+            return dev_others.main(args.limit)
         if args.command == "lint":
             import dev_lint
 

@@ -54,10 +54,7 @@ def test(version: str, phases: Sequence[str], pytest_args: Sequence[str]) -> int
 def test_counted(
     version: str, phases: Sequence[str], pytest_args: Sequence[str]
 ) -> tuple[int, Count]:
-    _need_root(version)
-    with _one_at_a_time():
-        _set_up(version)
-        _trust_as_here()
+    set_up(version)
     tree = _copy_tree()
     inside = Path("/") / tree.relative_to(FORKY)
     argv: list[Arg] = [f"/usr/bin/python{version}", inside / "dev", "test"]
@@ -69,6 +66,14 @@ def test_counted(
     code = stream(_chrooted(argv), env=_environment(), limit_s=LIMIT_S)
     count = Count.of_closing_line(closing.read_text()) if closing.exists() else None
     return code, count or Count(failed=1, note=f"it ended with status {code} before it could count")
+
+
+def set_up(version: str) -> None:
+    """Stop if this machine cannot have that Python."""
+    _need_root(version)
+    with _one_at_a_time():
+        _set_up(version)
+        _trust_as_here()
 
 
 def remove() -> None:

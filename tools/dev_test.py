@@ -69,7 +69,7 @@ def main(
                 _python(tally, other)
         for newer in dev_forky.VERSIONS:
             if dev_python.find(newer) is None:
-                tally.phase(f"Python {newer}, in Debian forky", _forky, newer)
+                tally.phase(f"Python {newer}, in Debian forky", forky, newer)
         _deep(tally, default)
     return tally.close()
 
@@ -85,8 +85,7 @@ def _python(tally: Tally, version: str) -> None:
         title = f"pytest, {backend}, Python {version}"
         tally.phase(title, _pytest, version, "checked", backend, ["tests/python"])
     for backend in BACKENDS:
-        title = f"conformance, {backend}, Python {version}"
-        tally.phase(title, _conformance, version, backend)
+        tally.phase(conformance_title(backend, version), conformance, version, backend)
 
 
 def _deep(tally: Tally, version: str) -> None:
@@ -237,7 +236,11 @@ def run_pytest(env: Venv, args: Sequence[str], variables: dict[str, str], name: 
     return count
 
 
-def _conformance(version: str, backend: str) -> Count:
+def conformance_title(backend: str, version: str) -> str:
+    return f"conformance, {backend}, Python {version}"
+
+
+def conformance(version: str, backend: str) -> Count:
     script = ROOT / "tests" / "conformance" / "run.py"
     if not script.exists():
         return Count.missing("tests/conformance/run.py is not there yet")
@@ -259,8 +262,8 @@ def run_conformance(env: Venv, script: Path, backend: str) -> Count:
     return count
 
 
-def _forky(version: str) -> Count:
-    code, count = dev_forky.test_counted(version, (), ())
+def forky(version: str, phases: Sequence[str] = ()) -> Count:
+    code, count = dev_forky.test_counted(version, phases, ())
     if code != 0 and count.failed == 0:
         count.failed, count.note = 1, f"exit status {code}"
     return count

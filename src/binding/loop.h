@@ -138,7 +138,7 @@ extern PyMethodDef gpy_loop_reader_methods[];
 extern PyMethodDef gpy_loop_view_methods[];
 PyObject *gpy_loop_run_once(struct gpy_loop *loop, PyObject *ignored);
 void gpy_loop_signals_init(struct gpy_loop *loop);
-int gpy_loop_signals_arm(struct gpy_loop *loop); /* before a wait that can block; 0 or -1 */
+int gpy_loop_signals_arm(struct gpy_loop *loop);   /* before a wait that can block; 0 or -1 */
 void gpy_loop_signals_kept(struct gpy_loop *loop); /* an exception ended a turn and was kept */
 void gpy_loop_signals_restore(
     struct gpy_loop *loop); /* when the run ends; keeps the exception that is set */
