@@ -10,6 +10,7 @@ all of the suite has run: a child that dies leaves what it knows.
 import faulthandler
 import importlib
 import json
+import signal
 import sys
 import time
 import unittest
@@ -85,6 +86,9 @@ def flatten(suite):
 
 def main(suite, report, *rest):
     faulthandler.dump_traceback_later(STALL_SECONDS, exit=True)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A job that a shell put in the background; test_runners interrupts itself.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     pattern = rest[1] if rest else ""
     _, not_run = exclusions.load(sys.version_info[:2])
     run.SUITES[suite]()
