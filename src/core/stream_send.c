@@ -440,6 +440,21 @@ on_send_poll(struct gy_stream *stream, const struct gy_event *ev)
     return 0;
 }
 
+/* WATCH: that nobody reads any more is told before a write finds it out, since a selector loop looks
+ * first at what can be read.  Which of the two polls ends first is the kernel's choice. */
+static GY_COLD void
+watch_first(struct gy_stream *stream, int32_t res)
+{
+    bool left = res > 0 && (res & (POLLERR | POLLHUP)) != 0;
+
+    if (!gy_stream_may_deliver(stream) || (stream->flags & GY_STREAM_EOF) != 0)
+        return;
+    if (!left && !gy_loop_has_event(stream->loop, &stream->recv_op))
+        return;
+    stream->flags |= GY_STREAM_READABLE;
+    gy_stream_receive(stream);
+}
+
 void
 gy_stream_on_send(struct gy_loop *loop, struct gy_op *op, const struct gy_event *ev)
 {
@@ -454,6 +469,8 @@ gy_stream_on_send(struct gy_loop *loop, struct gy_op *op, const struct gy_event 
         stream->flags |= GY_STREAM_SEND_POLL; /* until the queue is empty or the poll lands */
     if (!gy_op_is_idle(op))
         return; /* the poll goes on */
+    if (GY_UNLIKELY((stream->flags & GY_STREAM_WATCH) != 0))
+        watch_first(stream, ev->res);
     if (res > 0)
         account(stream, (size_t)res);
     else if (res < 0 && res != -ECANCELED && res != -EINTR && res != -EAGAIN) {

@@ -36,6 +36,11 @@ TRANSPORTS = {
         [],
         [("peer_close", 0)],
     ],
+    "the reader of a full pipe leaves": [
+        [("open", "wpipe", False, True, True, [])],
+        [("peer_flow", 0, False), ("write", 0, BIG, bytes)],
+        [("peer_eof", 0)],
+    ],
     "a mark below zero": [
         [("open", "unix", False, False, False, [])],
         [("limits", 0, -1, None), ("limits", 0, -8, None), ("limits", 0, None, -1)],
