@@ -202,6 +202,8 @@ member_abandon(struct gpy_loop_member *member)
     ops_abandon(gpy_transport_of_member(member));
 }
 
+static const struct gpy_loop_member_ops member_ops = {.abandon = member_abandon};
+
 /* ---- what the kinds of transports do differently
  * ------------------------------------------------- */
 
@@ -386,7 +388,7 @@ transport_new(struct gpy_loop *loop, const struct gpy_transport_parts *parts, Py
         Py_DECREF(self);
         return NULL;
     }
-    self->base.member.abandon = member_abandon;
+    self->base.member.ops = &member_ops;
     gy_dgram_init(&self->dgram, &loop->core, parts->fd, &dgram_transport_host, core_flags(self));
     self->base.core_ended = false;
     self->base.ended = false;

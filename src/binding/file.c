@@ -68,6 +68,8 @@ member_abandon(struct gpy_loop_member *member)
     }
 }
 
+static const struct gpy_loop_member_ops member_ops = {.abandon = member_abandon};
+
 PyObject *
 gpy_fileop_value(struct gpy_fileop *self, int32_t res)
 {
@@ -154,7 +156,7 @@ gpy_fileop_new(struct gpy_loop *loop, const struct io_uring_sqe *sqe, enum gpy_f
         return NULL;
     self->loop = (struct gpy_loop *)Py_NewRef((PyObject *)loop);
     gy_list_init(&self->member.link);
-    self->member.abandon = member_abandon;
+    self->member.ops = &member_ops;
     gy_fileop_init(&self->op, &loop->core, &fileop_host);
     self->op.sqe = *sqe;
     self->result = (uint8_t)result;

@@ -61,6 +61,8 @@ member_abandon(struct gpy_loop_member *member)
     listener_end(self);
 }
 
+static const struct gpy_loop_member_ops member_ops = {.abandon = member_abandon};
+
 /* ---- a new connection
  * ----------------------------------------------------------------------------- */
 
@@ -188,7 +190,7 @@ fill(struct gpy_listener *self, struct gpy_loop *loop, PyObject *factory, PyObje
      PyObject *server, PyObject *context)
 {
     gy_list_init(&self->member.link);
-    self->member.abandon = member_abandon;
+    self->member.ops = &member_ops;
     self->loop = (struct gpy_loop *)Py_NewRef((PyObject *)loop);
     self->sock = Py_NewRef(sock);
     self->factory = Py_NewRef(factory);
@@ -258,7 +260,7 @@ find_listener(struct gpy_loop *loop, PyObject *sock)
     for (struct gy_list *node = loop->members.next; node != &loop->members; node = node->next) {
         struct gpy_loop_member *member = container_of(node, struct gpy_loop_member, link);
         struct gpy_listener *self = container_of(member, struct gpy_listener, member);
-        if (member->abandon == member_abandon && self->sock == sock && !self->listener.closing)
+        if (member->ops == &member_ops && self->sock == sock && !self->listener.closing)
             return self;
     }
     return NULL;

@@ -262,7 +262,7 @@ loop_close_core(struct gpy_loop *self)
         struct gpy_loop_member *member =
             container_of(self->members.next, struct gpy_loop_member, link);
         gy_list_remove(&member->link);
-        member->abandon(member);
+        member->ops->abandon(member);
     }
     gpy_tcp_close(self);
     gpy_loop_timers_clear(self);
@@ -301,8 +301,11 @@ loop_traverse(struct gpy_loop *self, visitproc visit, void *arg)
     if (rc != 0)
         return rc;
     for (struct gy_list *node = self->members.next; node && node != &self->members;
-         node = node->next)
-        Py_VISIT(container_of(node, struct gpy_loop_member, link)->pinned);
+         node = node->next) {
+        struct gpy_loop_member *member = container_of(node, struct gpy_loop_member, link);
+        if (!gpy_loop_member_is_at_rest(member))
+            Py_VISIT(member->pinned);
+    }
     Py_VISIT(self->slow_callback_duration);
     Py_VISIT(self->task_factory);
     Py_VISIT(self->raised);

@@ -68,14 +68,28 @@ struct gpy_loop {
  * loop->members from its creation until its stream or listener is closed. The pin of the object
  * (one strong reference for as long as the kernel may hold its ops) is kept here and counts as a
  * reference of the loop's: the collector sees it, so that a dropped loop and its open transports go
- * together. `abandon` is called when the loop is closed or cleared, while nothing is in flight: it
+ * together.  `abandon` is called when the loop is closed or cleared, while nothing is in flight: it
  * drops core's state without upcalls to the protocol, closes the descriptor, unlinks the member and
  * drops the pin. */
 struct gpy_loop_member {
     struct gy_list link;
     PyObject *pinned; /* the object itself, or NULL while it is not pinned */
-    void (*abandon)(struct gpy_loop_member *member);
+    const struct gpy_loop_member_ops *ops;
 };
+
+struct gpy_loop_member_ops {
+    void (*abandon)(struct gpy_loop_member *member);
+    /* NULL: never.  While it is true the pin counts as the member's own: the member, which visits
+     * it, may be collected together with what refers to it, as on a selector loop that has no
+     * reader and no writer for it. */
+    bool (*is_at_rest)(const struct gpy_loop_member *member);
+};
+
+static inline bool
+gpy_loop_member_is_at_rest(const struct gpy_loop_member *member)
+{
+    return member->ops->is_at_rest != NULL && member->ops->is_at_rest(member);
+}
 
 /* Calls callable(*args) as a callback of the loop: in `context` (a PyContext; NULL: the current
  * one), timed and logged when slow in debug mode (`what` is the object whose repr the log shows),

@@ -129,10 +129,39 @@ gpy_pipe_transport_abandon(struct gpy_pipe_transport *self)
 }
 
 static void
+ops_drop(struct gpy_transport *base)
+{
+    struct gpy_pipe_transport *self = gpy_pipe_transport_of_base(base);
+    bool done = gy_stream_drop(&self->stream);
+    if (done) {
+        base->core_ended = true;
+        gy_list_remove(&base->member.link);
+    } else if (!self->own_fd) {
+        self->stream.fd = -1; /* a poll in flight keeps the file, not the number */
+    }
+    close_pipe_unheard(self);
+    if (done)
+        gpy_transport_unpin(base);
+}
+
+static void
 member_abandon(struct gpy_loop_member *member)
 {
     gpy_pipe_transport_abandon(gpy_pipe_transport_of_base(gpy_transport_of_member(member)));
 }
+
+static bool
+member_is_at_rest(const struct gpy_loop_member *member)
+{
+    const struct gpy_transport *base = container_of(member, const struct gpy_transport, member);
+    const struct gpy_pipe_transport *self = container_of(base, const struct gpy_pipe_transport, base);
+    return !base->core_ended && gy_stream_is_at_rest(&self->stream);
+}
+
+static const struct gpy_loop_member_ops member_ops = {
+    .abandon = member_abandon,
+    .is_at_rest = member_is_at_rest,
+};
 
 /* ---- what the kinds of transports do differently ---------------------------------------------
  */
@@ -212,6 +241,7 @@ static const struct gpy_transport_ops pipe_transport_ops = {
     .pause = ops_pause,
     .resume = ops_resume,
     .abandon = ops_abandon,
+    .drop = ops_drop,
 };
 
 /* ---- birth -----------------------------------------------------------------------------------
@@ -290,7 +320,7 @@ begin_stream(struct gpy_pipe_transport *self, uint32_t flags, int fd)
                           (self->writes ? (uint32_t)GY_STREAM_WATCH : (uint32_t)GY_STREAM_READ_OUT);
     self->base.core_ended = false;
     self->base.ended = false;
-    self->base.member.abandon = member_abandon;
+    self->base.member.ops = &member_ops;
     gy_list_append(&loop->members, &self->base.member.link);
 }
 

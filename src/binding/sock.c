@@ -80,6 +80,8 @@ member_abandon(struct gpy_loop_member *member)
         self->member.pinned = NULL;
 }
 
+static const struct gpy_loop_member_ops member_ops = {.abandon = member_abandon};
+
 static bool
 on_valid(struct gy_sockop *op)
 {
@@ -266,7 +268,7 @@ sockop_new_without_fd(struct gpy_loop *loop, PyObject *sock)
     self->sock = Py_NewRef(sock);
     self->accepted = -1;
     gy_list_init(&self->member.link);
-    self->member.abandon = member_abandon;
+    self->member.ops = &member_ops;
     gy_sockop_init(&self->op, &loop->core, &sockop_host);
     return self;
 }

@@ -63,10 +63,35 @@ ops_abandon(struct gpy_transport *base)
 }
 
 static void
+ops_drop(struct gpy_transport *base)
+{
+    struct gpy_stream_transport *self = gpy_stream_transport_of_base(base);
+    gpy_stream_transport_release_view(self);
+    if (!gy_stream_drop(&self->stream))
+        return;
+    base->core_ended = true;
+    gpy_transport_delist(base);
+    gpy_transport_unpin(base);
+}
+
+static void
 member_abandon(struct gpy_loop_member *member)
 {
     ops_abandon(gpy_transport_of_member(member));
 }
+
+static bool
+member_is_at_rest(const struct gpy_loop_member *member)
+{
+    const struct gpy_transport *base = container_of(member, const struct gpy_transport, member);
+    const struct gpy_stream_transport *self = container_of(base, const struct gpy_stream_transport, base);
+    return !base->core_ended && gy_stream_is_at_rest(&self->stream);
+}
+
+static const struct gpy_loop_member_ops member_ops = {
+    .abandon = member_abandon,
+    .is_at_rest = member_is_at_rest,
+};
 
 /* ---- what the kinds of transports do differently
  * ------------------------------------------------- */
@@ -170,6 +195,7 @@ static const struct gpy_transport_ops stream_transport_ops = {
     .pause = ops_pause,
     .resume = ops_resume,
     .abandon = ops_abandon,
+    .drop = ops_drop,
 };
 
 /* ---- birth
@@ -219,7 +245,7 @@ gpy_stream_transport_new(struct gpy_loop *loop, const struct gpy_transport_parts
         Py_DECREF(self);
         return NULL;
     }
-    self->base.member.abandon = member_abandon;
+    self->base.member.ops = &member_ops;
     gy_stream_init(&self->stream, &loop->core, parts->fd, &gpy_stream_transport_host,
                    self->base.kind == GPY_PROTOCOL_BUFFER ? GY_RECV_POLL
                                                           : (enum gy_recv_policy)loop->recv_policy);

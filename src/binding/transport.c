@@ -61,6 +61,8 @@ gpy_transport_traverse(struct gpy_transport *self, visitproc visit, void *arg)
     Py_VISIT(self->server);
     Py_VISIT(self->sock);
     Py_VISIT(self->instance_dict);
+    if (self->member.pinned != NULL && gpy_loop_member_is_at_rest(&self->member))
+        Py_VISIT(self->member.pinned); /* else the loop does */
     return 0;
 }
 

@@ -6,7 +6,9 @@
  * `_extra` is used; the attributes of the others are ours.
  *
  * Life: the loop holds one reference (the pin) from the moment an operation may be in flight until
- * the descriptor is closed; it is visible to the garbage collector through the loop.
+ * the descriptor is closed; it is visible to the garbage collector through the loop, or, while
+ * nothing can come to the protocol (reading is paused, or the end was told, and nothing is queued),
+ * through the transport itself: then one that nobody refers to is collected and warns, as asyncio's.
  * Owner: Python references and the pin.  Thread: the loop's. */
 #ifndef GPY_TRANSPORT_H
 #define GPY_TRANSPORT_H
@@ -38,6 +40,9 @@ struct gpy_transport_ops {
     /* Ends it at once, if it has not ended, without a word to the protocol: the loop is closed, or
      * we die.  May free self. */
     void (*abandon)(struct gpy_transport *self);
+    /* The same of one that is at rest and was collected; if the kernel holds an operation, when it
+     * has let go: until then the pin keeps self alive.  NULL where that never happens. */
+    void (*drop)(struct gpy_transport *self);
 };
 
 struct gpy_transport {

@@ -69,6 +69,29 @@ gpy_transport_tell_lost(struct gpy_transport *self, PyObject *exc)
     return result;
 }
 
+/* The collector found it, perhaps in another thread than the loop's. */
+static void
+drop(struct gpy_transport *self)
+{
+    unsigned long thread = self->loop->thread_id;
+    Py_CLEAR(self->protocol); /* it hears nothing more, as in asyncio */
+    if (thread != 0 && thread != PyThread_get_thread_ident()) {
+        PyObject *method = PyObject_GetAttr((PyObject *)self, self->state->str__call_connection_lost);
+        PyObject *handle = method ? PyObject_CallMethod((PyObject *)self->loop, "call_soon_threadsafe",
+                                                        "OO", method, Py_None)
+                                  : NULL;
+        if (handle == NULL)
+            PyErr_WriteUnraisable((PyObject *)self);
+        Py_XDECREF(handle);
+        Py_XDECREF(method);
+        return;
+    }
+    self->closing = true;
+    self->conn_lost = self->conn_lost ? self->conn_lost : 1;
+    self->ended = true;
+    self->ops->drop(self);
+}
+
 void
 gpy_transport_finalize(struct gpy_transport *self, bool warns)
 {
@@ -78,8 +101,12 @@ gpy_transport_finalize(struct gpy_transport *self, bool warns)
         PyErr_WriteUnraisable((PyObject *)self);
     if (gpy_transport_leave_server(self) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
-    if (!self->core_ended) /* else it may be half made, without ops */
-        self->ops->abandon(self);
+    if (!self->core_ended) { /* else it may be half made, without ops */
+        if (self->member.pinned != NULL)
+            drop(self);
+        else
+            self->ops->abandon(self);
+    }
     if (exc != NULL)
         gpy_exc_give(exc);
 }

@@ -209,6 +209,33 @@ gy_stream_abandon(struct gy_stream *stream)
     loop->live--;
 }
 
+bool
+gy_stream_is_at_rest(const struct gy_stream *stream)
+{
+    bool deaf = (stream->flags & (GY_STREAM_READING | GY_STREAM_EOF)) != GY_STREAM_READING;
+
+    return deaf && (stream->flags & (GY_STREAM_CLOSING | GY_STREAM_DRAIN_DUE)) == 0 &&
+           stream->error == 0 && stream->queue.count == 0 && gy_op_is_idle(&stream->send_op);
+}
+
+static bool
+is_held_by_kernel(const struct gy_op *op)
+{
+    return op->state == GY_OP_INFLIGHT || op->state == GY_OP_CANCELLING;
+}
+
+bool
+gy_stream_drop(struct gy_stream *stream)
+{
+    GY_ASSERT(gy_stream_is_at_rest(stream));
+    if (is_held_by_kernel(&stream->recv_op)) {
+        gy_stream_close(stream);
+        return false;
+    }
+    gy_stream_abandon(stream);
+    return true;
+}
+
 void
 gy_stream_run_work(struct gy_stream *stream)
 {

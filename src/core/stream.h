@@ -170,6 +170,13 @@ void gy_stream_close_now(struct gy_stream *stream);
  * reference, because the kernel may still read them. */
 void gy_stream_abandon(struct gy_stream *stream);
 
+/* Nothing can come to the host before it does something itself: it does not read, or has heard the
+ * end, nothing is queued and no error is to be told.  A poll may be in flight all the same. */
+bool gy_stream_is_at_rest(const struct gy_stream *stream);
+/* For one that is at rest and that nobody refers to any more.  True: as gy_stream_abandon(); false:
+ * as gy_stream_close(), since the kernel holds an op. */
+bool gy_stream_drop(struct gy_stream *stream);
+
 /* For loop.c: the deferred part (work list), the handlers and prepares of the two op kinds. */
 void gy_stream_run_work(struct gy_stream *stream);
 void gy_stream_prepare_recv(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe);
