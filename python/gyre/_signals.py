@@ -73,7 +73,8 @@ class SignalMixin(asyncio.BaseEventLoop):
                 if exc.errno == errno.EINVAL:
                     raise RuntimeError(f"sig {sig} cannot be caught") from None
                 raise
-            raise RuntimeError(str(exc)) from None  # not the main thread
+            # Not the main thread.  asyncio meets that in signal.set_wakeup_fd(), which says so.
+            raise RuntimeError(str(exc).replace("signal only", "set_wakeup_fd only")) from None
 
     def remove_signal_handler(self, sig: int) -> bool:
         """Restore the default handler.  True if there was a handler of this loop's."""

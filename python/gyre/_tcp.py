@@ -247,7 +247,7 @@ class TCPMixin:
     ) -> tuple[int, Any]:
         """Receive a datagram into a writable buffer: (number of bytes, address)."""
         another = self._check_sock(sock, "recvfrom_into")
-        op = NotImplemented if another else self._sock_recvfrom_into(sock, buf, nbytes)
+        op = NotImplemented if another else self._sock_recvfrom_into(sock, buf, nbytes or 0)
         if op is NotImplemented:
             return await self._try_when_ready(  # type: ignore[no-any-return]
                 sock, False, "recvfrom_into", buf, nbytes or len(buf)

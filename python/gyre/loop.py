@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import warnings
 import weakref
 from asyncio import unix_events
@@ -148,12 +149,16 @@ class Loop(
             "gyre does not have; await instead, or run the inner loop in a thread"
         )
 
-    def __del__(self, _warn: Any = warnings.warn) -> None:
+    def __del__(
+        self, _warn: Any = warnings.warn, _is_finalizing: Any = sys.is_finalizing
+    ) -> None:
         # A loop whose creation failed has nothing to close.
         if self.backend is None or self.is_closed():
             return
         _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
         if not self.is_running():
+            if _is_finalizing():
+                self.set_debug(False)  # close() would log, and the logger may be gone
             self.close()
 
     async def getaddrinfo(

@@ -154,7 +154,8 @@ static bool
 member_is_at_rest(const struct gpy_loop_member *member)
 {
     const struct gpy_transport *base = container_of(member, const struct gpy_transport, member);
-    const struct gpy_pipe_transport *self = container_of(base, const struct gpy_pipe_transport, base);
+    const struct gpy_pipe_transport *self =
+        container_of(base, const struct gpy_pipe_transport, base);
     return !base->core_ended && gy_stream_is_at_rest(&self->stream);
 }
 

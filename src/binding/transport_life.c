@@ -76,10 +76,12 @@ drop(struct gpy_transport *self)
     unsigned long thread = self->loop->thread_id;
     Py_CLEAR(self->protocol); /* it hears nothing more, as in asyncio */
     if (thread != 0 && thread != PyThread_get_thread_ident()) {
-        PyObject *method = PyObject_GetAttr((PyObject *)self, self->state->str__call_connection_lost);
-        PyObject *handle = method ? PyObject_CallMethod((PyObject *)self->loop, "call_soon_threadsafe",
-                                                        "OO", method, Py_None)
-                                  : NULL;
+        PyObject *method =
+            PyObject_GetAttr((PyObject *)self, self->state->str__call_connection_lost);
+        PyObject *handle = method
+                               ? PyObject_CallMethod((PyObject *)self->loop, "call_soon_threadsafe",
+                                                     "OO", method, Py_None)
+                               : NULL;
         if (handle == NULL)
             PyErr_WriteUnraisable((PyObject *)self);
         Py_XDECREF(handle);

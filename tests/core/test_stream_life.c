@@ -592,11 +592,59 @@ failures_anywhere(void)
 #endif
 }
 
+/* At rest: paused, or at the end, with nothing to send; dropped at once, or with the poll. */
+static void
+dropped(void)
+{
+    struct gy_loop loop;
+    struct peer peers[4];
+    struct peer *fresh = &peers[0], *paused = &peers[1], *ended = &peers[2], *sends = &peers[3];
+
+    gy_test_loop_begin(&loop);
+    peers_init(peers, 4, &loop);
+    CHECK(gy_stream_is_at_rest(&fresh->stream));
+    for (unsigned i = 1; i < 4; i++) {
+        gy_stream_resume(&peers[i].stream);
+        CHECK(!gy_stream_is_at_rest(&peers[i].stream));
+    }
+    (void)gy_test_turn(&loop, 0);
+    gy_stream_pause(&paused->stream);
+    CHECK(gy_stream_is_at_rest(&paused->stream));
+    CHECK_EQ(paused->stream.recv_op.state, GY_OP_INFLIGHT);
+    (void)shutdown(ended->remote, SHUT_WR);
+    TURN_UNTIL(&loop, ended->eofs == 1);
+    CHECK(gy_stream_is_at_rest(&ended->stream));
+    gy_stream_pause(&sends->stream);
+    CHECK_EQ(peer_write(sends, 0, 8 << 20), 0);
+    CHECK(!gy_stream_is_at_rest(&sends->stream));
+    (void)gy_test_turn(&loop, 0);
+    CHECK(!gy_stream_is_at_rest(&sends->stream));
+
+    CHECK(gy_stream_drop(&fresh->stream));
+    CHECK(remote_sees_end(fresh));
+    CHECK(!gy_stream_drop(&paused->stream));
+    CHECK(!gy_stream_is_at_rest(&paused->stream)); /* its memory is the kernel's until closed() */
+    CHECK_EQ(paused->closes, 0);
+    TURN_UNTIL(&loop, paused->closes == 1);
+    CHECK(remote_sees_end(paused));
+    if (gy_stream_drop(&ended->stream))
+        CHECK_EQ(ended->closes, 0); /* as gy_stream_abandon() */
+    else
+        TURN_UNTIL(&loop, ended->closes == 1);
+    CHECK(remote_sees_end(ended));
+    gy_stream_close(&sends->stream);
+    TURN_UNTIL(&loop, sends->closes == 1);
+    CHECK(gy_list_empty(&loop.dirty) && loop.live == 0);
+    for (unsigned i = 0; i < 4; i++)
+        peer_free(&peers[i]);
+    gy_test_loop_end(&loop);
+}
+
 static const struct gy_test tests[] = {
     GY_TEST(close_before_start),    GY_TEST(closed_at_once),   GY_TEST(close_in_flight),
     GY_TEST(close_inside_upcalls),  GY_TEST(runs_and_threads), GY_TEST(abandoned),
     GY_TEST(closed_between_runs),   GY_TEST(interrupted),      GY_TEST(held_while_paused),
     GY_TEST(end_waits_behind_held), GY_TEST(starvation),       GY_TEST(policies_change),
-    GY_TEST(failures_anywhere),
+    GY_TEST(failures_anywhere),     GY_TEST(dropped),
 };
 GY_TEST_MAIN(tests)

@@ -35,6 +35,24 @@ class TestInterpreterExit:
         )
         assert self.check(done) == ""
 
+    def test_with_an_open_loop_in_debug_mode(self, new):
+        done = script(
+            f"""
+            import asyncio
+            loop = {new}
+            asyncio.set_event_loop(loop)
+            loop.set_debug(True)
+            async def wait():
+                await asyncio.Event().wait()
+            task = loop.create_task(wait())
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+            """,
+            flags=("-X", "dev"),
+        )
+        assert "Task was destroyed but it is pending" in self.check(done)
+        assert "Loop.__del__" not in done.stderr and "AttributeError" not in done.stderr
+
     def test_with_open_connections(self, new):
         done = script(
             f"""

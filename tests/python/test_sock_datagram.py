@@ -86,6 +86,9 @@ def test_recvfrom_into(loop, pair):
         right.sendto(b"\1\2\3\4\5\6\7\7", left.getsockname())
         assert (await loop.sock_recvfrom_into(left, items, 4))[0] == 4
         assert items.tobytes() == b"\1\2\3\4\0\0\0\0"
+        for everything in (0, None, False):
+            right.sendto(b"once more", left.getsockname())
+            assert (await loop.sock_recvfrom_into(left, bytearray(9), everything))[0] == 9
 
     drive(loop, main())
 
