@@ -281,7 +281,7 @@ class Conn:
         except OSError as exc:
             self.peer_over = True
             if self.kind not in DATAGRAMS:
-                self.note("end", told(exc)[0])
+                self.note_end(exc)
             return True
         if data is None:
             return True
@@ -294,6 +294,13 @@ class Conn:
         self.wanted -= len(data)
         return True
 
+    def note_end(self, exc):
+        """Of a handshake: what is closing may be closed before the peer's first word or after it,
+        by how many turns it took to accept the connection; EPIPE or ECONNRESET tells which."""
+        shakes = isinstance(self.peer, TlsEnd) and not self.peer.shaken
+        early = shakes and isinstance(exc, ConnectionError)
+        self.note("end", "ConnectionError" if early else told(exc)[0])
+
     def pump(self):
         if self.peer is None or self.peer_over or self.peer.fileno() < 0 or self.kind == "rpipe":
             return False
@@ -305,10 +312,12 @@ class Conn:
     def shake(self):
         try:
             return self.peer.shake() or self.take(math.inf)
+        except ConnectionError as exc:
+            self.note_end(exc)
         except OSError as exc:
             self.note("handshake", told(exc))
-            self.peer_over = True
-            return True
+        self.peer_over = True
+        return True
 
     def note_peer(self):
         """What the peer got in this step; how much of what was lost left before is by chance."""
