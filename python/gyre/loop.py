@@ -149,9 +149,7 @@ class Loop(
             "gyre does not have; await instead, or run the inner loop in a thread"
         )
 
-    def __del__(
-        self, _warn: Any = warnings.warn, _is_finalizing: Any = sys.is_finalizing
-    ) -> None:
+    def __del__(self, _warn: Any = warnings.warn, _is_finalizing: Any = sys.is_finalizing) -> None:
         # A loop whose creation failed has nothing to close.
         if self.backend is None or self.is_closed():
             return

@@ -1,6 +1,7 @@
 """The methods and attributes of stream transports, and their errors, on both loops."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import logging
@@ -529,6 +530,56 @@ def test_callbacks_run_in_the_context_of_creation(loop, connect):
         assert seen == ["creator"] * 3
 
     drive(loop, main())
+
+
+@pytest.mark.only("gyre")
+def test_all_callbacks_run_in_one_context(loop, connect):
+    """Whoever pauses, resumes, writes or closes; asyncio runs some in the context of that call."""
+    var = contextvars.ContextVar("var", default="unset")
+    seen = {}
+
+    class Looks(Quiet):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            var.set("made")
+
+        def data_received(self, data):
+            seen["data_received"] = var.get()
+
+        def pause_writing(self):
+            pass
+
+        def resume_writing(self):
+            seen["resume_writing"] = var.get()
+
+        def connection_lost(self, exc):
+            seen["connection_lost"] = var.get()
+            super().connection_lost(exc)
+
+    async def main():
+        var.set("creator")
+        protocol = Looks(loop)
+        transport, _, theirs = await connect(protocol)
+        var.set("later")
+        transport.pause_reading()
+        await asyncio.sleep(0)
+        transport.resume_reading()
+        theirs.sendall(b"x")
+        size = 8_000_000
+        transport.write(bytes(size))
+        theirs.setblocking(False)
+        while size:
+            with contextlib.suppress(BlockingIOError):
+                size -= len(theirs.recv(size))
+            await asyncio.sleep(0)
+        while "resume_writing" not in seen or "data_received" not in seen:
+            await asyncio.sleep(0)
+        transport.close()
+        await protocol.lost
+        theirs.close()
+
+    drive(loop, main())
+    assert seen == dict.fromkeys(["data_received", "resume_writing", "connection_lost"], "made")
 
 
 def test_server_callbacks_run_in_the_context_of_the_server(loop):
