@@ -8,8 +8,8 @@
  * Life: the loop holds one reference (the pin) from the moment an operation may be in flight until
  * the descriptor is closed; it is visible to the garbage collector through the loop, or, while
  * nothing can come to the protocol (reading is paused, or the end was told, and nothing is queued),
- * through the transport itself: then one that nobody refers to is collected and warns, as asyncio's.
- * Owner: Python references and the pin.  Thread: the loop's. */
+ * through the transport itself: then one that nobody refers to is collected and warns, as
+ * asyncio's. Owner: Python references and the pin.  Thread: the loop's. */
 #ifndef GPY_TRANSPORT_H
 #define GPY_TRANSPORT_H
 

@@ -440,8 +440,8 @@ on_send_poll(struct gy_stream *stream, const struct gy_event *ev)
     return 0;
 }
 
-/* WATCH: that nobody reads any more is told before a write finds it out, since a selector loop looks
- * first at what can be read.  Which of the two polls ends first is the kernel's choice. */
+/* WATCH: that nobody reads any more is told before a write finds it out, since a selector loop
+ * looks first at what can be read.  Which of the two polls ends first is the kernel's choice. */
 static GY_COLD void
 watch_first(struct gy_stream *stream, int32_t res)
 {
