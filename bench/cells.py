@@ -104,6 +104,14 @@ def echo_cells():
 
 
 def variant_cells():
+    for connections, size in ((1, "64B"), (10, "64B"), (100, "1K"), (100, "16K")):
+        yield net_cell(
+            f"net.readers.c{connections}.{size}",
+            "TCP echo, recv and send in add_reader callbacks",
+            mode="readers",
+            connections=connections,
+            size=SIZES[size],
+        )
     for mode in ("proto", "streams"):
         for connections, size in ((1, "64B"), (10, "64B"), (100, "1K"), (100, "16K")):
             yield net_cell(

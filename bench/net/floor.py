@@ -28,7 +28,7 @@ def load():
 def reason(parameters):
     """Why a network cell is not for the floor, or None."""
     if parameters.get("tls") or parameters["mode"] not in MODES:
-        return "the floor has neither TLS nor UDP"
+        return "the floor has neither TLS nor UDP nor readers"
     if parameters.get("role", "echo") not in ROLES:
         return "the floor only echoes"
     if parameters.get("load") not in (None, "churn"):

@@ -324,6 +324,65 @@ async def sock_serve(settings, role, listener):
         task.add_done_callback(complain)
 
 
+# ---- loop.add_reader ----
+
+
+class ReaderEcho:
+    """As a library that brings its own transports: the loop says when a socket is ready, no more."""
+
+    def __init__(self, settings, loop, conn):
+        self.chunk = settings.chunk
+        self.loop = loop
+        self.conn = conn
+        self.rest = b""
+        loop.add_reader(conn, self.on_readable)
+
+    def on_readable(self):
+        try:
+            data = self.conn.recv(self.chunk)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data = b""
+        if data:
+            self.send(data)
+        else:
+            self.loop.remove_reader(self.conn)
+            self.conn.close()
+
+    def send(self, data):
+        try:
+            sent = self.conn.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            self.rest = data[sent:]
+            self.loop.remove_reader(self.conn)
+            self.loop.add_writer(self.conn, self.on_writable)
+
+    def on_writable(self):
+        self.loop.remove_writer(self.conn)
+        data, self.rest = self.rest, b""
+        self.loop.add_reader(self.conn, self.on_readable)
+        self.send(data)
+
+
+def serve_readers(settings, loop, listener):
+    listener.setblocking(False)
+
+    def on_connection():
+        try:
+            while True:
+                conn, _ = listener.accept()
+                conn.setblocking(False)
+                ReaderEcho(settings, loop, conn)
+        except BlockingIOError:
+            pass
+
+    loop.add_reader(listener, on_connection)
+    return listener
+
+
 # ---- the process ----
 
 
@@ -360,6 +419,8 @@ async def start_server(args, settings, listener):
         task = loop.create_task(sock_serve(settings, args.role, listener))
         task.add_done_callback(complain)
         return task
+    if args.mode == "readers":
+        return serve_readers(settings, loop, listener)
     if args.mode == "streams":
         callback = stream_callback(settings, args.role)
         start = asyncio.start_unix_server if args.unix else asyncio.start_server
@@ -432,19 +493,20 @@ def serve_floor(args, arm):
 def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--loop", default="gyre", help="an arm: gyre, uvloop, asyncio, gyre@...")
-    modes = ("proto", "buffered", "streams", "sock", "udp")
+    modes = ("proto", "buffered", "streams", "sock", "readers", "udp")
     parser.add_argument("--mode", choices=modes, default="proto")
     parser.add_argument("--role", choices=("echo", "split", "sink", "source"), default="echo")
     parser.add_argument("--size", type=int, default=64, help="bytes of a message")
     parser.add_argument("--split", type=int, default=16, help="--role split: bytes of the header")
     parser.add_argument("--unix", metavar="PATH", help="a UNIX socket instead of TCP")
-    parser.add_argument("--tls", action="store_true", help="TLS; not with --mode sock")
+    parser.add_argument("--tls", action="store_true", help="TLS; not with sock and readers")
     args = parser.parse_args(argv)
-    if args.tls and args.mode == "sock":
-        parser.error("--mode sock has no --tls")
+    if args.tls and args.mode in ("sock", "readers"):
+        parser.error(f"--mode {args.mode} has no --tls")
     known = {
         "streams": STREAMS,
         "sock": SOCKS,
+        "readers": {"echo"},
         "udp": UDP,
     }.get(args.mode) or {role for mode, role in PROTOCOLS if mode == args.mode}
     if args.role not in known:

@@ -93,6 +93,9 @@ run_work_item(struct gy_work *work)
     case GY_WORK_DGRAM:
         gy_dgram_run_work(container_of(work, struct gy_dgram, work));
         return;
+    case GY_WORK_POLLSET:
+        gy_pollset_run_work(container_of(work, struct gy_pollset, work));
+        return;
     case GY_WORK_KINDS:
         break;
     }

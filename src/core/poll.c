@@ -1,6 +1,6 @@
 /* poll.c: gy_poll (one descriptor, once) and gy_pollset (add_reader/add_writer); see poll.h.
  * Thread: the loop's.  Invariant: while descriptors are registered and no pass runs, the poll of a
- * pollset is armed. */
+ * pollset is armed, or a look of it is on the work list. */
 #include "poll.h"
 #include "loop.h"
 #include "prep.h"
@@ -101,7 +101,8 @@ gy_poll_on_event(struct gy_loop *loop, struct gy_op *op, const struct gy_event *
 static void
 pollset_arm(struct gy_pollset *set)
 {
-    if (set->count == 0 || set->epoll_fd < 0 || set->batch != NULL)
+    if (set->count == 0 || set->epoll_fd < 0 || set->batch != NULL ||
+        gy_list_linked(&set->work.link))
         return;
     if (gy_op_is_idle(&set->poll.op))
         gy_poll_start(set->loop, &set->poll, set->epoll_fd, POLLIN);
@@ -120,12 +121,36 @@ pollset_deliver(struct gy_pollset *set)
     }
 }
 
+/* Several descriptors were ready, or the last look found some: more are ready, most likely, when
+ * the callbacks have run.  To look again costs one system call, to arm the poll and be told two.
+ * Looks in vain are made less and less often. */
+static bool
+is_worth_a_look(struct gy_pollset *set, int count, bool looked)
+{
+    enum { VAIN_SHIFT_MAX = 5 };
+    if (looked && count <= 0) {
+        if (set->vain < VAIN_SHIFT_MAX)
+            set->vain++;
+        set->skip = (1u << set->vain) - 1;
+        return false;
+    }
+    if (looked) {
+        set->vain = 0;
+        return true;
+    }
+    if (count <= 1)
+        return false;
+    if (set->skip == 0)
+        return true;
+    set->skip--;
+    return false;
+}
+
 /* One pass: what epoll reports now, at most GY_POLLSET_EVENTS_MAX; the rest, being level-triggered,
  * makes the poll fire again as soon as it is armed. */
 static void
-pollset_on_ready(struct gy_poll *poll, int res)
+pollset_pass(struct gy_pollset *set, bool looked)
 {
-    struct gy_pollset *set = container_of(poll, struct gy_pollset, poll);
     struct epoll_event events[GY_POLLSET_EVENTS_MAX];
     int count;
     GY_ASSERT(set->batch == NULL);
@@ -139,7 +164,23 @@ pollset_on_ready(struct gy_poll *poll, int res)
         pollset_deliver(set);
         set->batch = NULL;
     }
+    if (is_worth_a_look(set, count, looked) && gy_op_is_idle(&set->poll.op) &&
+        !gy_list_linked(&set->work.link))
+        gy_list_append(&set->loop->work, &set->work.link);
     pollset_arm(set);
+}
+
+static void
+pollset_on_ready(struct gy_poll *poll, int res)
+{
+    GY_UNUSED(res);
+    pollset_pass(container_of(poll, struct gy_pollset, poll), false);
+}
+
+void
+gy_pollset_run_work(struct gy_pollset *set)
+{
+    pollset_pass(set, true);
 }
 
 static const struct gy_poll_host pollset_poll_host = {.ready = pollset_on_ready};
@@ -155,6 +196,8 @@ gy_pollset_init(struct gy_pollset *set, struct gy_loop *loop, const struct gy_po
     set->batch = NULL;
     set->batch_next = 0;
     set->batch_count = 0;
+    gy_work_init(&set->work, GY_WORK_POLLSET);
+    set->vain = set->skip = 0;
 }
 
 /* What this pass still holds for fd was found under the old registration. */
@@ -234,5 +277,6 @@ gy_pollset_close(struct gy_pollset *set)
     }
     set->count = 0;
     set->batch_count = set->batch_next;
+    gy_list_remove(&set->work.link);
     return gy_poll_cancel(set->loop, &set->poll);
 }

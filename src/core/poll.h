@@ -2,13 +2,14 @@
  *
  * gy_poll waits once for one descriptor (sock_* and the signal socket).
  * gy_pollset is add_reader/add_writer: one private epoll descriptor for all of them and one
- * one-shot poll on it.  So level-triggered behaviour, EPERM for regular files, EBADF, and what
- * happens when the user closes a registered descriptor are exactly those of a selector, because the
- * kernel does it. Thread: the loop's. */
+ * one-shot poll on it, which is not armed while each look finds something.  So level-triggered
+ * behaviour, EPERM for regular files, EBADF, and what happens when the user closes a registered
+ * descriptor are exactly those of a selector, because the kernel does it. Thread: the loop's. */
 #ifndef GY_POLL_H
 #define GY_POLL_H
 
 #include "op.h"
+#include "work.h"
 
 struct gy_poll;
 
@@ -34,7 +35,7 @@ void gy_poll_start(struct gy_loop *loop, struct gy_poll *poll, int fd, uint32_t 
  * called: from a later turn, of the next run if the loop quiesces before. */
 bool gy_poll_cancel(struct gy_loop *loop, struct gy_poll *poll);
 
-enum { GY_POLLSET_EVENTS_MAX = 64 }; /* per pass: the rest comes in the next turn */
+enum { GY_POLLSET_EVENTS_MAX = 256 }; /* per pass: the rest comes in the next turn */
 
 struct gy_pollset;
 struct epoll_event;
@@ -54,6 +55,9 @@ struct gy_pollset {
     struct epoll_event *batch; /* the events of the pass that is running, or NULL              */
     uint32_t batch_next;       /* first one not yet delivered                                  */
     uint32_t batch_count;
+    struct gy_work work; /* looks again in the next turn, in place of the poll */
+    uint32_t vain;       /* such looks in a row that found nothing             */
+    uint32_t skip;       /* passes to go that arm the poll at once             */
 };
 
 void gy_pollset_init(struct gy_pollset *set, struct gy_loop *loop,
@@ -72,6 +76,9 @@ gy_pollset_closed(const struct gy_pollset *set)
 {
     return set->epoll_fd < 0 && gy_op_is_idle(&set->poll.op);
 }
+
+/* For loop.c: the look of the work list. */
+void gy_pollset_run_work(struct gy_pollset *set);
 
 /* For op.c. */
 void gy_poll_prepare(struct gy_loop *loop, struct gy_op *op, struct io_uring_sqe *sqe);

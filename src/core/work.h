@@ -7,7 +7,14 @@
 
 #include "list.h"
 
-enum gy_work_kind { GY_WORK_STREAM, GY_WORK_LISTENER, GY_WORK_FILE, GY_WORK_DGRAM, GY_WORK_KINDS };
+enum gy_work_kind {
+    GY_WORK_STREAM,
+    GY_WORK_LISTENER,
+    GY_WORK_FILE,
+    GY_WORK_DGRAM,
+    GY_WORK_POLLSET,
+    GY_WORK_KINDS
+};
 
 struct gy_work {
     struct gy_list link; /* in loop->work                           */

@@ -208,7 +208,7 @@ test_many(void)
 
 /* ---- a set of descriptors ---- */
 
-enum { SET_FDS = 200 };
+enum { SET_FDS = GY_POLLSET_EVENTS_MAX + 50 };
 
 struct set_test {
     struct gy_loop loop;
@@ -302,7 +302,7 @@ test_set_is_level_triggered(void)
     set_end(&test);
 }
 
-/* 64 in a pass, and none starves. */
+/* More than are told in a pass, and none starves. */
 static void
 test_set_of_many(void)
 {
@@ -315,6 +315,59 @@ test_set_of_many(void)
     TURN_UNTIL(&test.loop, test.total >= 2 * SET_FDS);
     for (int i = 0; i < SET_FDS; i++)
         CHECK_LT(0, test.calls[test.fds[i]]);
+    set_end(&test);
+}
+
+/* While each look finds something no poll is armed; one that finds nothing arms it. */
+static void
+test_set_looks_again(void)
+{
+    static struct set_test test;
+    uint64_t armed;
+    set_begin(&test);
+    set_add_eventfds(&test, 2, 1);
+    TURN_UNTIL(&test.loop, test.total == 2);
+    armed = test.loop.counters.ops_submitted;
+    for (unsigned i = 2; i <= 5; i++) {
+        CHECK(gy_loop_has_work(&test.loop)); /* it does not sleep */
+        (void)gy_test_turn(&test.loop, 0);
+        CHECK_EQ(test.total, 2 * i);
+    }
+    CHECK_EQ(test.loop.counters.ops_submitted, armed);
+    set_add_eventfds(&test, 1, 1);
+    (void)gy_test_turn(&test.loop, 0);
+    CHECK_EQ(test.total, 13);
+    test.read_it = true;
+    (void)gy_test_turn(&test.loop, 0);
+    CHECK_EQ(test.total, 16);
+    (void)gy_test_turn(&test.loop, 0);
+    CHECK(!gy_op_is_idle(&test.set.poll.op));
+    (void)gy_test_turn(&test.loop, 0);
+    CHECK(!gy_loop_has_work(&test.loop));
+    CHECK_EQ(test.loop.counters.ops_submitted, armed + 1);
+    CHECK_EQ(test.total, 16);
+    gy_sys_eventfd_add(test.fds[0]);
+    TURN_UNTIL(&test.loop, test.total == 17);
+    set_end(&test);
+}
+
+/* A look to be made when the run ends is made in the next; a set that is closed looks no more. */
+static void
+test_set_looks_in_the_next_run(void)
+{
+    static struct set_test test;
+    set_begin(&test);
+    set_add_eventfds(&test, 2, 1);
+    TURN_UNTIL(&test.loop, test.total == 2);
+    CHECK(gy_op_is_idle(&test.set.poll.op));
+    CHECK_EQ(gy_loop_quiesce(&test.loop, GY_NS_PER_SECOND), 0);
+    CHECK_EQ(test.total, 2);
+    CHECK_EQ(gy_loop_begin(&test.loop), 0);
+    TURN_UNTIL(&test.loop, test.total >= 4);
+    CHECK(gy_pollset_close(&test.set));
+    test.total = 0;
+    (void)gy_test_turn(&test.loop, 0);
+    CHECK_EQ(test.total, 0);
     set_end(&test);
 }
 
@@ -452,6 +505,8 @@ test_set_over_runs(void)
     CHECK_EQ(test.total, 0);
     CHECK_EQ(gy_loop_begin(&test.loop), 0);
     TURN_UNTIL(&test.loop, test.calls[test.fds[0]] > 0 && test.calls[test.fds[1]] > 0);
+    test.read_it = true;
+    TURN_UNTIL(&test.loop, !gy_op_is_idle(&test.set.poll.op));
     /* Closed while its poll is in flight, and the loop comes to rest before that has ended. */
     (void)gy_loop_poll(&test.loop, true);
     CHECK(!gy_pollset_close(&test.set));
@@ -471,6 +526,8 @@ static const struct gy_test tests[] = {
     GY_TEST(test_many),
     GY_TEST(test_set_is_level_triggered),
     GY_TEST(test_set_of_many),
+    GY_TEST(test_set_looks_again),
+    GY_TEST(test_set_looks_in_the_next_run),
     GY_TEST(test_set_directions),
     GY_TEST(test_set_refusals),
     GY_TEST(test_set_number_comes_back),
