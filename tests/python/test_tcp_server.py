@@ -352,6 +352,8 @@ def test_out_of_descriptors(loop, kind):
     reports = []
 
     def on_report(loop, context):
+        if kind == "asyncio" and isinstance(context["exception"], ValueError):
+            return  # one of its hundred tries of a second later comes after close()
         reports.append((context["message"], context["exception"].errno))
         assert isinstance(context["socket"], asyncio.trsock.TransportSocket)
 
