@@ -475,6 +475,7 @@ pipe_traverse(struct gpy_pipe_transport *self, visitproc visit, void *arg)
 static int
 pipe_clear(struct gpy_pipe_transport *self)
 {
+    gpy_transport_drop_again(&self->base);
     gpy_transport_clear(&self->base);
     return 0;
 }

@@ -394,6 +394,7 @@ static int
 stream_transport_clear(struct gpy_stream_transport *self)
 {
     Py_CLEAR(self->empty_waiter);
+    gpy_transport_drop_again(&self->base);
     gpy_transport_clear(&self->base);
     return 0;
 }

@@ -140,6 +140,15 @@ int gpy_transport_schedule_lost(struct gpy_transport *self, PyObject *exc);
 /* protocol.connection_lost(exc); None, or NULL with what it raised. */
 PyObject *gpy_transport_tell_lost(struct gpy_transport *self, PyObject *exc);
 
+/* The collector found it at rest, in whatever thread: lets the core's half go. */
+void gpy_transport_drop(struct gpy_transport *self);
+/* tp_clear: the same, for one whose finaliser has run before and let it live on. */
+static inline void
+gpy_transport_drop_again(struct gpy_transport *self)
+{
+    if (!self->core_ended && self->member.pinned != NULL)
+        gpy_transport_drop(self);
+}
 /* tp_finalize: warns, if `warns` and it was not closed, and abandons. */
 void gpy_transport_finalize(struct gpy_transport *self, bool warns);
 /* The first half of tp_dealloc; false: it lives again. */

@@ -69,23 +69,31 @@ gpy_transport_tell_lost(struct gpy_transport *self, PyObject *exc)
     return result;
 }
 
-/* The collector found it, perhaps in another thread than the loop's. */
+/* Not the loop's thread: the loop does it, as the end of any connection. */
 static void
-drop(struct gpy_transport *self)
+drop_in_the_loop(struct gpy_transport *self)
+{
+    PyObject *method = PyObject_GetAttr((PyObject *)self, self->state->str__call_connection_lost);
+    PyObject *handle = method ? PyObject_CallMethod((PyObject *)self->loop, "call_soon_threadsafe",
+                                                    "OO", method, Py_None)
+                              : NULL;
+    if (handle == NULL)
+        PyErr_WriteUnraisable((PyObject *)self);
+    Py_XDECREF(handle);
+    Py_XDECREF(method);
+}
+
+void
+gpy_transport_drop(struct gpy_transport *self)
 {
     unsigned long thread = self->loop->thread_id;
+    /* What was collected with it may have closed it, or written, in a finaliser of its own: then it
+     * lives on until that is done. */
+    if (self->closing || !gpy_loop_member_is_at_rest(&self->member))
+        return;
     Py_CLEAR(self->protocol); /* it hears nothing more, as in asyncio */
     if (thread != 0 && thread != PyThread_get_thread_ident()) {
-        PyObject *method =
-            PyObject_GetAttr((PyObject *)self, self->state->str__call_connection_lost);
-        PyObject *handle = method
-                               ? PyObject_CallMethod((PyObject *)self->loop, "call_soon_threadsafe",
-                                                     "OO", method, Py_None)
-                               : NULL;
-        if (handle == NULL)
-            PyErr_WriteUnraisable((PyObject *)self);
-        Py_XDECREF(handle);
-        Py_XDECREF(method);
+        drop_in_the_loop(self);
         return;
     }
     self->closing = true;
@@ -105,7 +113,7 @@ gpy_transport_finalize(struct gpy_transport *self, bool warns)
         PyErr_WriteUnraisable((PyObject *)self);
     if (!self->core_ended) { /* else it may be half made, without ops */
         if (self->member.pinned != NULL)
-            drop(self);
+            gpy_transport_drop(self);
         else
             self->ops->abandon(self);
     }

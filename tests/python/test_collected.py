@@ -209,6 +209,66 @@ def test_with_the_loop(kind, balanced, way, protocol):
     peer.close()
 
 
+class User:
+    """Uses the transport once more while both are collected."""
+
+    def __init__(self, how):
+        self.how = how
+
+    def __del__(self):
+        self.how(self.transport)
+
+
+async def to_the_end(peer):
+    """Everything that comes, while garbage is collected: what a finaliser has used may be again."""
+    got = b""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                part = peer.recv(1 << 20)
+            except BlockingIOError:
+                part = None
+            if part == b"":
+                return got
+            got += part or b""
+            await asyncio.sleep(0)
+            gc.collect()
+
+
+@pytest.mark.only("gyre")
+@pytest.mark.parametrize("way", [paused, ended])
+@pytest.mark.parametrize(
+    "how, said",
+    [
+        (lambda transport: transport.close(), b""),
+        (lambda transport: transport.abort(), b""),
+        (lambda transport: transport.write(b"last words"), b"last words"),
+        (lambda transport: transport.write(bytes(3_000_000)), bytes(3_000_000)),
+    ],
+    ids=["close", "abort", "write", "write much"],
+)
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_a_finaliser_that_uses_it(loop, way, how, said, first):
+    """Before that of the transport, or after it: the older object's comes first.
+    asyncio's finaliser closes the socket under the other's feet, or after it."""
+
+    async def main():
+        user = User(how) if first else None
+        transport, protocol, peer = await way(loop, Kept)
+        peer.setblocking(False)
+        protocol.user = user = user or User(how)
+        user.transport = transport
+        del user, transport, protocol
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+            got = await to_the_end(peer)
+        assert got in (said, b"")
+        peer.close()
+
+    loop.run_until_complete(main())
+
+
 def test_who_is_told_something_stays(loop):
     """Reading, or with bytes to send, nobody else need refer to it."""
 
