@@ -133,6 +133,23 @@ async def waiting_child(code):
     yield process, end
 
 
+@pytest.mark.only("gyre")  # asyncio's watcher thread reaps at once, until 3.14
+def test_a_child_is_reaped_when_its_end_is_told(loop):
+    """Until then it is a zombie, and its number nobody else's."""
+
+    async def main():
+        async with waiting_child(3) as (process, end):
+            end()
+            assert process.returncode is None
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            process.kill()
+            assert await process.wait() == 3
+            with pytest.raises(ChildProcessError):
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+
+    run(loop, main())
+
+
 @pytest.mark.only("gyre")  # on asyncio's loop, a race between two threads
 def test_reaped_by_somebody_else(loop, asyncio_log):
     async def main():
