@@ -328,7 +328,7 @@ async def sock_serve(settings, role, listener):
 
 
 class ReaderEcho:
-    """As a library that brings its own transports: the loop says when a socket is ready, no more."""
+    """As a library with transports of its own: the loop says when a socket is ready, no more."""
 
     def __init__(self, settings, loop, conn):
         self.chunk = settings.chunk
