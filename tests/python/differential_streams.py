@@ -179,7 +179,7 @@ class Streams(Transports):
         conn = self.stream(number)
         if conn is None or (conn.starting and method == "write_eof"):
             return None
-        if method != "is_closing" or not self.is_held(conn):
+        if method not in ("is_closing", "drain") or not self.is_held(conn):
             result = getattr(conn.writer, method)()
             return await result if asyncio.iscoroutine(result) else result
 

@@ -185,6 +185,12 @@ class Worlds(Transports):
 
 
 STREAMS = {
+    "drain() behind a write to a peer that left": [
+        [("open_stream", "client", 2, False, [])],
+        [("spawn", [])],
+        [("peer_close", 0)],
+        [("spawn", [("write", 0, 10), ("writer", 0, "drain")])],
+    ],
     "a write to a peer that left, and abort()": [
         [("open_stream", "client", 2, False, [])],
         [("peer_close", 0)],

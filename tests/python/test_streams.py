@@ -536,6 +536,25 @@ def test_drain_of_a_reader_that_died(loop, pair):
     drive(loop, main())
 
 
+def test_drain_behind_a_write_to_who_has_left(loop, pair, kind):
+    """gyre sends a small write at the end of its callback: the next drain() has the error."""
+
+    async def main():
+        _, writer, peer = await connected(loop, pair)
+        peer.close()
+        writer.write(b"x")
+        assert writer.is_closing() == (kind != "gyre")
+        if kind == "gyre":
+            await writer.drain()
+            await asyncio.sleep(0)
+        with pytest.raises(ConnectionResetError, match="Connection lost"):
+            await writer.drain()
+        assert writer.is_closing()
+        await end(writer)
+
+    drive(loop, main())
+
+
 # ---- whatever somebody changed is called
 
 
