@@ -141,6 +141,19 @@ gpy_dict_version(PyObject *dict)
 }
 #endif
 
+/* The same for the __dict__ of an object that may have its attributes in other ways as well; 0: it
+ * is not known.  From 3.13 on an attribute that is assigned may not show in the dict's version. */
+static inline uint64_t
+gpy_attributes_version(PyObject *dict)
+{
+#if PY_VERSION_HEX < 0x030D0000
+    return gpy_dict_version(dict);
+#else
+    (void)dict;
+    return 0;
+#endif
+}
+
 /* The content of a bytes object that nobody else has is new. */
 static inline void
 gpy_bytes_changed(PyObject *bytes)

@@ -198,7 +198,8 @@
     X(futures)                                                                                     \
     X(future_iters)                                                                                \
     X(handles)                                                                                     \
-    X(timer_handles)
+    X(timer_handles)                                                                               \
+    X(stream_coros)
 
 /* The slots of an asyncio type that ours calls; kept apart from the type object, which
  * module_clear() may drop before the last instance dies. */

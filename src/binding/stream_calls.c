@@ -236,7 +236,7 @@ drain_helper(struct gpy_stream_coro *self, PyObject **result)
     PyObject *protocol = PyObject_GetAttr(self->owner, state->str__protocol);
     if (protocol == NULL)
         return PYGEN_ERROR;
-    if (GY_LIKELY(gpy_streams_drained(state, protocol))) {
+    if (GY_LIKELY(gpy_streams_drained(state, protocol, NULL))) {
         Py_DECREF(protocol);
         return return_object(Py_NewRef(Py_None), result);
     }
@@ -279,11 +279,54 @@ drain_begin(struct gpy_stream_coro *self, PyObject **result)
     return PYGEN_NEXT;
 }
 
+/* What drain() asks a writer for, from its __dict__.  The intake remembers, so that the next one
+ * looks up the reader only.  false: not a plain writer of a plain transport. */
+static bool
+find_drain(struct gpy_state *state, struct gpy_intake *intake, PyObject *dict)
+{
+    uint64_t version = gpy_attributes_version(dict);
+    if (GY_LIKELY(version != 0 && version == intake->writer_version))
+        return true;
+    PyObject *transport = PyDict_GetItemWithError(dict, state->str__transport);
+    PyObject *protocol = PyDict_GetItemWithError(dict, state->str__protocol);
+    intake->writer_version = 0;
+    if (transport == NULL || protocol == NULL ||
+        !Py_IS_TYPE(transport, state->stream_transport_type))
+        return false;
+    intake->writer_transport = transport;
+    intake->writer_protocol = protocol;
+    intake->writer_version = version;
+    return true;
+}
+
+/* drain() would return at once: reader and transport are as they should be, the protocol is not
+ * paused.  false: it has to be asked one by one.  Never fails. */
+static bool
+nothing_to_drain(struct gpy_state *state, PyObject *writer)
+{
+    bool untouched = false, nothing = false;
+    PyObject *dict = gpy_streams_pristine(state) ? PyObject_GenericGetDict(writer, NULL) : NULL;
+    PyObject *reader = dict ? PyDict_GetItemWithError(dict, state->str__reader) : NULL;
+    struct gpy_intake *intake = reader ? gpy_intake_of(state, reader, &untouched) : NULL;
+    if (intake != NULL && untouched && intake->exception == NULL &&
+        find_drain(state, intake, dict)) {
+        struct gpy_transport *base =
+            &((struct gpy_stream_transport *)intake->writer_transport)->base;
+        nothing = base->instance_dict == NULL && !base->closing &&
+                  gpy_streams_drained(state, intake->writer_protocol, intake);
+    }
+    PyErr_Clear();
+    Py_XDECREF(dict);
+    return nothing;
+}
+
 static PySendResult
 drain_step(struct gpy_stream_coro *self, PyObject **result)
 {
     if (self->phase == GPY_CORO_RUNNING)
-        return drain_begin(self, result);
+        return GY_LIKELY(nothing_to_drain(self->state, self->owner))
+                   ? return_object(Py_NewRef(Py_None), result)
+                   : drain_begin(self, result);
     if (self->phase == GPY_CORO_SLEEPING)
         return drain_helper(self, result);
     return return_object(Py_NewRef(Py_None), result); /* the helper has returned */

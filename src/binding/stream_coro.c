@@ -20,7 +20,10 @@
 PyObject *
 gpy_stream_coro_new(struct gpy_state *state, const struct gpy_stream_job *job)
 {
-    struct gpy_stream_coro *self = PyObject_GC_New(struct gpy_stream_coro, state->stream_coro_type);
+    PyTypeObject *type = state->stream_coro_type;
+    PyObject *memory = gpy_freelist_take(&state->free_stream_coros, type);
+    struct gpy_stream_coro *self =
+        memory ? (struct gpy_stream_coro *)memory : PyObject_GC_New(struct gpy_stream_coro, type);
     if (self == NULL)
         return NULL;
     self->state = state;
@@ -610,7 +613,10 @@ coro_dealloc(struct gpy_stream_coro *self)
     if (GY_UNLIKELY(self->weakreflist != NULL))
         PyObject_ClearWeakRefs((PyObject *)self);
     (void)coro_clear(self);
-    PyObject_GC_Del(self);
+    if (GY_UNLIKELY(PyObject_GC_IsFinalized((PyObject *)self)))
+        PyObject_GC_Del(self); /* the memory keeps that mark, and the next would have no end */
+    else
+        gpy_freelist_free(&state->free_stream_coros, (PyObject *)self);
     Py_DECREF(type);
     gpy_state_release(state);
 }

@@ -13,7 +13,7 @@
 #include "state.h"
 
 /* More chunks than this are joined in one bytearray. */
-enum { GPY_INTAKE_CHUNKS = 16 };
+enum { GPY_INTAKE_CHUNKS = 12 };
 
 struct gpy_intake {
     PyObject_HEAD
@@ -33,6 +33,12 @@ struct gpy_intake {
     bool eof;
     bool paused;
     bool orphaned; /* the reader has let go of it */
+    /* What drain() found last, as long as these __dict__ have not changed since; version 0: nothing
+     * yet.  Borrowed: the writer has both. */
+    uint64_t writer_version;
+    PyObject *writer_transport; /* a transport of ours */
+    PyObject *writer_protocol;
+    uint64_t protocol_version; /* it is not paused, not lost, and no attribute hides a method */
 };
 
 static inline Py_ssize_t

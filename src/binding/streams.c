@@ -40,6 +40,9 @@ static const struct {
     {PROTOCOL, "_drain_helper"},
 };
 
+/* Looked up in the __dict__ of a writer: its class has none of them. */
+static const char *const in_dict[] = {"_transport", "_reader", "_protocol"};
+
 static PyObject *
 hot_class_of(struct gpy_state *state, enum hot_class which)
 {
@@ -74,6 +77,8 @@ look_again(struct gpy_state *state)
         same = now == PyTuple_GET_ITEM(state->stream_originals, (Py_ssize_t)i);
         Py_XDECREF(now);
     }
+    for (size_t i = 0; same && i < Py_ARRAY_LENGTH(in_dict); i++)
+        same = PyObject_HasAttrString(hot_class_of(state, WRITER), in_dict[i]) == 0;
     PyErr_Clear();
     if (raised != NULL)
         gpy_exc_give(raised);
@@ -106,6 +111,12 @@ reader_of(struct gpy_state *state, PyObject *dict)
     return gpy_weakref_get(reference);
 }
 
+static inline bool
+is_as_remembered(uint64_t version, PyObject *dict)
+{
+    return version != 0 && version == gpy_attributes_version(dict);
+}
+
 struct gpy_intake *
 gpy_streams_intake(struct gpy_state *state, PyObject *protocol)
 {
@@ -115,31 +126,45 @@ gpy_streams_intake(struct gpy_state *state, PyObject *protocol)
     struct gpy_intake *intake = NULL;
     bool untouched = false;
     PyObject *dict = PyObject_GenericGetDict(protocol, NULL);
-    if (dict != NULL && PyDict_GetItemWithError(dict, state->str_data_received) == NULL) {
-        PyObject *reader = reader_of(state, dict);
-        if (reader != NULL) {
-            intake = gpy_intake_of(state, reader, &untouched);
-            intake = (struct gpy_intake *)Py_XNewRef((PyObject *)intake);
-            Py_DECREF(reader);
-        }
+    PyObject *reader = dict != NULL ? reader_of(state, dict) : NULL;
+    if (reader != NULL) {
+        intake = gpy_intake_of(state, reader, &untouched);
+        intake = (struct gpy_intake *)Py_XNewRef((PyObject *)intake);
+        Py_DECREF(reader);
     }
-    Py_XDECREF(dict);
-    if (intake != NULL && (!untouched || intake->eof))
+    if (intake != NULL && (!untouched || intake->eof ||
+                           (!is_as_remembered(intake->protocol_version, dict) &&
+                            PyDict_GetItemWithError(dict, state->str_data_received) != NULL)))
         Py_CLEAR(intake);
+    Py_XDECREF(dict);
     return intake;
 }
 
+static bool
+is_drained(struct gpy_state *state, PyObject *dict)
+{
+    return PyDict_GetItemWithError(dict, state->str__paused) == Py_False &&
+           PyDict_GetItemWithError(dict, state->str__connection_lost) == Py_False &&
+           PyDict_GetItemWithError(dict, state->str__drain_helper) == NULL;
+}
+
 bool
-gpy_streams_drained(struct gpy_state *state, PyObject *protocol)
+gpy_streams_drained(struct gpy_state *state, PyObject *protocol, struct gpy_intake *intake)
 {
     if ((PyObject *)Py_TYPE(protocol) != state->asyncio_stream_protocol ||
         !gpy_streams_pristine(state))
         return false;
     PyObject *dict = PyObject_GenericGetDict(protocol, NULL);
-    bool drained = dict != NULL && PyDict_GetItemWithError(dict, state->str__paused) == Py_False &&
-                   PyDict_GetItemWithError(dict, state->str__connection_lost) == Py_False &&
-                   PyDict_GetItemWithError(dict, state->str__drain_helper) == NULL;
-    Py_XDECREF(dict);
+    if (dict == NULL)
+        return false;
+    bool drained = intake != NULL && is_as_remembered(intake->protocol_version, dict);
+    if (GY_UNLIKELY(!drained)) {
+        drained = is_drained(state, dict);
+        if (drained && intake != NULL &&
+            PyDict_GetItemWithError(dict, state->str_data_received) == NULL)
+            intake->protocol_version = gpy_attributes_version(dict);
+    }
+    Py_DECREF(dict);
     return drained;
 }
 
@@ -347,10 +372,24 @@ reader_method(struct gpy_stream_method *self, PyObject *reader, PyObject *arg_or
     return reading_job(self, arg_or_null, &job) ? gpy_stream_coro_new(state, &job) : NULL;
 }
 
+/* writer._transport; the class has no such attribute: gpy_streams_pristine().  New reference. */
+static PyObject *
+transport_of(struct gpy_state *state, PyObject *writer)
+{
+    PyObject *dict = PyObject_GenericGetDict(writer, NULL);
+    PyObject *transport = dict ? PyDict_GetItemWithError(dict, state->str__transport) : NULL;
+    Py_XINCREF(transport);
+    Py_XDECREF(dict);
+    if (GY_LIKELY(transport != NULL))
+        return transport;
+    PyErr_Clear();
+    return PyObject_GetAttr(writer, state->str__transport);
+}
+
 static PyObject *
 write_method(struct gpy_state *state, PyObject *writer, PyObject *data)
 {
-    PyObject *transport = PyObject_GetAttr(writer, state->str__transport);
+    PyObject *transport = transport_of(state, writer);
     if (transport == NULL)
         return NULL;
     PyObject *result;

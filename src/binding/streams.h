@@ -15,8 +15,9 @@
 /* The methods that are bypassed are asyncio's own, in all three classes.  Cheap. */
 bool gpy_streams_pristine(struct gpy_state *state);
 
-/* protocol._drain_helper() would return at once, and is asyncio's.  Never fails. */
-bool gpy_streams_drained(struct gpy_state *state, PyObject *protocol);
+/* protocol._drain_helper() would return at once, and is asyncio's.  Never fails.  The intake of its
+ * reader, or NULL, remembers. */
+bool gpy_streams_drained(struct gpy_state *state, PyObject *protocol, struct gpy_intake *intake);
 
 /* A transport will call this protocol.  If it is a plain StreamReaderProtocol, its reader is
  * adopted, and so will be the writer that its connection_made() makes.  Never fails. */

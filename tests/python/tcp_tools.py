@@ -59,3 +59,24 @@ def read_all(sock):
     while part := sock.recv(1 << 20):
         total += len(part)
     return total
+
+
+async def connected(loop, pair, *, callback=None, limit=2**16, reader_class=asyncio.StreamReader):
+    """(StreamReader, StreamWriter, the peer's socket) over a socket pair."""
+    ours, peer = pair
+    reader = reader_class(limit=limit, loop=loop)
+    made = loop.create_future()
+    protocol = asyncio.StreamReaderProtocol(
+        reader, callback or (lambda reader, writer: made.set_result(writer)), loop=loop
+    )
+    await loop.connect_accepted_socket(lambda: protocol, ours)
+    return reader, await made, peer
+
+
+async def end(writer):
+    """Closes it and waits, whatever the error."""
+    writer.close()
+    try:
+        await writer.wait_closed()
+    except OSError:
+        pass

@@ -14,31 +14,11 @@ import types
 import weakref
 
 import pytest
-from tcp_tools import drive, spin
-
-
-async def connected(loop, pair, *, callback=None, limit=2**16, reader_class=asyncio.StreamReader):
-    """(reader, writer, the peer's socket) over a socket pair."""
-    ours, peer = pair
-    reader = reader_class(limit=limit, loop=loop)
-    made = loop.create_future()
-    protocol = asyncio.StreamReaderProtocol(
-        reader, callback or (lambda reader, writer: made.set_result(writer)), loop=loop
-    )
-    await loop.connect_accepted_socket(lambda: protocol, ours)
-    return reader, await made, peer
+from tcp_tools import connected, drive, end, spin
 
 
 def is_adopted(reader):
     return type(reader) is not asyncio.StreamReader
-
-
-async def end(writer):
-    writer.close()
-    try:
-        await writer.wait_closed()
-    except OSError:
-        pass
 
 
 # ---- what one sees
