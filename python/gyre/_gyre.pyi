@@ -8,6 +8,7 @@ from typing_extensions import Buffer
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 __version__: str
 
@@ -26,6 +27,9 @@ def probe(backend: str, /) -> dict[str, Any]:
 
 def _freelists(limit: int | None, /) -> dict[str, int]:
     """How many pieces of memory each free list holds; limit (None: as it is) for each."""
+
+def _sock_method(function: _F, /) -> _F:
+    """The same coroutine function of a loop; a plain call takes a short cut."""
 
 class BackendError(RuntimeError):
     """A kernel interface that was asked for is refused; the text gives cause and remedy."""

@@ -220,6 +220,7 @@ class TCPMixin:
             raise ValueError("the socket must be non-blocking")
         return another
 
+    @_gyre._sock_method
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
         """Receive up to n bytes."""
         if self._check_sock(sock, "recv"):
@@ -227,6 +228,7 @@ class TCPMixin:
         op = self._sock_recv(sock, n)
         return await op if type(op) is _SockOp else op  # type: ignore[no-any-return]
 
+    @_gyre._sock_method
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive into a writable buffer; the number of bytes."""
         if self._check_sock(sock, "recv_into"):
@@ -273,6 +275,7 @@ class TCPMixin:
                 pass
             await self._sock_wait(sock, writable)
 
+    @_gyre._sock_method
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of data."""
         if self._check_sock(sock, "send"):

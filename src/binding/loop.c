@@ -274,6 +274,7 @@ loop_close_core(struct gpy_loop *self)
     gpy_loop_readers_clear(self);
     for (unsigned i = 0; i < GPY_FILE_SPARES; i++)
         Py_CLEAR(self->file_spares[i]);
+    Py_CLEAR(self->sock_spare);
 }
 
 static PyObject *

@@ -61,6 +61,7 @@ struct gpy_loop {
     struct gpy_ssl *ssl_holder; /* whose it is at the moment, or NULL */
     uint64_t file_turn;         /* the turn of the loop in which file_inline counts       */
     uint32_t file_inline;       /* file operations that ended without waiting; file.c     */
+    PyObject *sock_spare;       /* bytes that a sock_recv() has not filled, for the next; sock.c */
     PyObject *file_spares[GPY_FILE_SPARES]; /* large bytes that were read last; file_calls.c */
 };
 

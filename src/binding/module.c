@@ -1,9 +1,12 @@
 /* module.c: gyre._gyre, its state and its exec steps; every type lives in a file of its own. */
 #include "backend.h"
+#include "coro.h"
+#include "coro_method.h"
 #include "file.h"
 #include "future.h"
 #include "handle.h"
 #include "loop.h"
+#include "sock_calls.h"
 #include "streams.h"
 #include "task.h"
 #include "tcp.h"
@@ -56,6 +59,7 @@ module_exec(PyObject *module)
     if (gpy_future_exec(module, state) < 0 || gpy_future_iter_exec(module, state) < 0 ||
         gpy_task_exec(module, state) < 0 || gpy_handle_exec(module, state) < 0 ||
         gpy_backend_exec(module, state) < 0 || gpy_loop_exec(module, state) < 0 ||
+        gpy_coro_exec(module, state) < 0 || gpy_coro_method_exec(module, state) < 0 ||
         gpy_tcp_exec(module, state) < 0 || gpy_file_exec(module, state) < 0 ||
         gpy_streams_exec(module, state) < 0)
         return -1;
@@ -117,6 +121,9 @@ static PyMethodDef module_methods[] = {
     {"_freelists", freelists, METH_O,
      PyDoc_STR("_freelists($module, limit, /)\n--\n\nHow many pieces of memory each free list "
                "holds; limit (None: as it is) for each.")},
+    {"_sock_method", gpy_sock_method, METH_O,
+     PyDoc_STR("_sock_method($module, function, /)\n--\n\nThe same coroutine function of a loop; a "
+               "plain call takes a short cut.")},
     {NULL, NULL, 0, NULL},
 };
 

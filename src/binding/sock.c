@@ -21,6 +21,11 @@
 /* A buffer of up to so many bytes stays while its operation waits: about the operation's own size.
  */
 enum { BYTES_KEPT_MAX = 256 };
+/* The loop keeps one buffer of at most so much that was not filled... */
+enum { SPARE_MAX = 256 * 1024 };
+/* ... and what is received is copied, and the buffer kept, up to so much: memory that would be
+ * allocated and cut off again costs more. */
+enum { COPY_MAX = 4096 };
 
 struct gpy_sockop {
     PyObject_HEAD
@@ -100,15 +105,38 @@ on_valid(struct gy_sockop *op)
     return fd == self->op.fd;
 }
 
+/* Room for `len` bytes: the loop's spare one, or a new one. */
+static PyObject *
+take_room(struct gpy_loop *loop, Py_ssize_t len)
+{
+    PyObject *spare = loop->sock_spare;
+    if (spare == NULL || PyBytes_GET_SIZE(spare) != len)
+        return PyBytes_FromStringAndSize(NULL, len);
+    loop->sock_spare = NULL;
+    return spare;
+}
+
+/* Steals `bytes`, which nobody else has. */
+static void
+spare_room(struct gpy_loop *loop, PyObject *bytes)
+{
+    if (PyBytes_GET_SIZE(bytes) > SPARE_MAX || !loop->core_ready)
+        Py_DECREF(bytes);
+    else
+        Py_XSETREF(loop->sock_spare, bytes);
+}
+
 /* A task that waits for data holds no memory for it: thousands of them may wait for good. */
 static void
 give_back_bytes(struct gpy_sockop *self)
 {
     if (self->bytes == NULL || PyBytes_GET_SIZE(self->bytes) <= BYTES_KEPT_MAX)
         return;
+    PyObject *bytes = self->bytes;
     self->gave_back = true;
     self->op.buf = NULL;
-    Py_CLEAR(self->bytes);
+    self->bytes = NULL;
+    spare_room(self->loop, bytes);
 }
 
 static bool
@@ -117,7 +145,7 @@ on_memory(struct gy_sockop *op)
     struct gpy_sockop *self = sockop_of(op);
     if (!self->gave_back || self->bytes != NULL)
         return true;
-    self->bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)op->len);
+    self->bytes = take_room(self->loop, (Py_ssize_t)op->len);
     PyErr_Clear(); /* result_value() raises it */
     if (self->bytes != NULL)
         op->buf = PyBytes_AS_STRING(self->bytes);
@@ -128,11 +156,19 @@ on_memory(struct gy_sockop *op)
 static PyObject *
 received(struct gpy_sockop *self, ssize_t result)
 {
-    if (self->bytes == NULL)
+    PyObject *bytes = self->bytes;
+    if (bytes == NULL)
         return PyLong_FromSsize_t(result);
-    if (result != PyBytes_GET_SIZE(self->bytes))
-        gpy_bytes_cut(&self->bytes, result);
-    return Py_XNewRef(self->bytes);
+    self->bytes = NULL;
+    if (result == PyBytes_GET_SIZE(bytes))
+        return bytes;
+    if (result > COPY_MAX || PyBytes_GET_SIZE(bytes) <= BYTES_KEPT_MAX) {
+        gpy_bytes_cut(&bytes, result);
+        return bytes;
+    }
+    PyObject *copy = PyBytes_FromStringAndSize(PyBytes_AS_STRING(bytes), result);
+    spare_room(self->loop, bytes);
+    return copy;
 }
 
 /* (received, address) */
@@ -261,7 +297,8 @@ sockop_new_without_fd(struct gpy_loop *loop, PyObject *sock)
     PyTypeObject *type = loop->state->sockop_type;
     if (gpy_loop_check_open(loop) < 0)
         return NULL;
-    struct gpy_sockop *self = (struct gpy_sockop *)type->tp_alloc(type, 0);
+    struct gpy_sockop *self = (struct gpy_sockop *)gpy_freelist_alloc(
+        &loop->state->free_sockops, type, sizeof(struct gpy_sockop));
     if (self == NULL)
         return NULL;
     self->loop = (struct gpy_loop *)Py_NewRef((PyObject *)loop);
@@ -286,7 +323,12 @@ static int
 take_buffer(struct gpy_sockop *self, PyObject *buffer, const char *format, int *fd)
 {
     *fd = -1;
-    if (!PyArg_Parse(buffer, format, &self->view))
+    if (GY_LIKELY(PyBytes_CheckExact(buffer) && format[0] == 'y')) {
+        if (PyObject_GetBuffer(buffer, &self->view, PyBUF_SIMPLE) < 0)
+            self->view.obj = NULL;
+        else if ((*fd = descriptor_of(self->loop->state, self->sock)) >= 0)
+            return 0;
+    } else if (!PyArg_Parse(buffer, format, &self->view))
         self->view.obj = NULL;
     else if ((format[0] == 'w' && self->view.len == 0) ||
              (*fd = descriptor_of(self->loop->state, self->sock)) >= 0)
@@ -405,7 +447,7 @@ gpy_loop_sock_recv(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t narg
     struct gpy_sockop *self = sockop_new(loop, args[0], &fd);
     if (self == NULL)
         return NULL;
-    self->bytes = PyBytes_FromStringAndSize(NULL, len);
+    self->bytes = take_room(loop, len);
     if (self->bytes == NULL) {
         Py_DECREF(self);
         return NULL;
@@ -448,7 +490,7 @@ gpy_loop_sock_recvfrom(struct gpy_loop *loop, PyObject *const *args, Py_ssize_t 
     if (self == NULL)
         return NULL;
     fd = descriptor_of(loop->state, args[0]);
-    self->bytes = fd >= 0 ? PyBytes_FromStringAndSize(NULL, len) : NULL;
+    self->bytes = fd >= 0 ? take_room(loop, len) : NULL;
     if (self->bytes == NULL) {
         Py_DECREF(self);
         return NULL;
@@ -722,8 +764,9 @@ sockop_dealloc(struct gpy_sockop *self)
     Py_XDECREF(self->bytes);
     PyMem_Free(self->peer);
     (void)sockop_clear(self);
-    Py_XDECREF((PyObject *)self->loop);
-    type->tp_free(self);
+    struct gpy_loop *loop = self->loop;
+    gpy_freelist_free(&loop->state->free_sockops, (PyObject *)self);
+    Py_DECREF((PyObject *)loop);
     Py_DECREF(type);
 }
 

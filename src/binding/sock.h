@@ -3,7 +3,8 @@
  * only the socket module knows.
  *
  * The coroutine functions are Python (python/gyre/_tcp.py): a few lines around the methods here,
- * which try at once and return the result, or a SockOp whose `future` is to be awaited. */
+ * which try at once and return the result, or a SockOp that is to be awaited.  sock_calls.h does
+ * the same for the three that are called most. */
 #ifndef GPY_SOCK_H
 #define GPY_SOCK_H
 

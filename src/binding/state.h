@@ -35,9 +35,9 @@
     X(file_ready_type)                                                                             \
     X(file_buffer_type)                                                                            \
     X(stream_intake_type)                                                                          \
-    X(stream_coro_type)                                                                            \
-    X(stream_await_type)                                                                           \
-    X(stream_method_type)                                                                          \
+    X(coro_type)                                                                                   \
+    X(coro_await_type)                                                                             \
+    X(coro_method_type)                                                                            \
     X(stream_reader_type)                                                                          \
     X(stream_writer_type)
 
@@ -199,7 +199,8 @@
     X(future_iters)                                                                                \
     X(handles)                                                                                     \
     X(timer_handles)                                                                               \
-    X(stream_coros)
+    X(coros)                                                                                       \
+    X(sockops)
 
 /* The slots of an asyncio type that ours calls; kept apart from the type object, which
  * module_clear() may drop before the last instance dies. */

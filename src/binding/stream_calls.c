@@ -38,7 +38,7 @@ return_empty(PyObject **result)
 
 /* The oldest `count` bytes, and the transport may go on. */
 static PySendResult
-return_data(struct gpy_stream_coro *self, Py_ssize_t count, PyObject **result)
+return_data(struct gpy_coro *self, Py_ssize_t count, PyObject **result)
 {
     PyObject *data = gpy_intake_take(self->intake, count);
     if (data != NULL && gpy_intake_maybe_resume(self->intake) < 0)
@@ -48,7 +48,7 @@ return_data(struct gpy_stream_coro *self, Py_ssize_t count, PyObject **result)
 
 /* raise IncompleteReadError(<all there is>, expected) */
 static PySendResult
-raise_incomplete(struct gpy_stream_coro *self, PyObject *expected)
+raise_incomplete(struct gpy_coro *self, PyObject *expected)
 {
     PyObject *type = self->state->incomplete_read_error;
     PyObject *partial = gpy_intake_take(self->intake, gpy_intake_len(self->intake));
@@ -62,7 +62,7 @@ raise_incomplete(struct gpy_stream_coro *self, PyObject *expected)
 }
 
 static PySendResult
-raise_overrun(struct gpy_stream_coro *self, const char *message, Py_ssize_t consumed)
+raise_overrun(struct gpy_coro *self, const char *message, Py_ssize_t consumed)
 {
     PyObject *exc =
         PyObject_CallFunction(self->state->limit_overrun_error, "sn", message, consumed);
@@ -76,7 +76,7 @@ raise_overrun(struct gpy_stream_coro *self, const char *message, Py_ssize_t cons
  */
 
 static PySendResult
-read_step(struct gpy_stream_coro *self, PyObject **result)
+read_step(struct gpy_coro *self, PyObject **result)
 {
     struct gpy_intake *intake = self->intake;
     if (self->phase == GPY_CORO_RUNNING) {
@@ -94,7 +94,7 @@ read_step(struct gpy_stream_coro *self, PyObject **result)
 }
 
 static PySendResult
-readexactly_step(struct gpy_stream_coro *self, PyObject **result)
+readexactly_step(struct gpy_coro *self, PyObject **result)
 {
     struct gpy_intake *intake = self->intake;
     if (self->phase == GPY_CORO_RUNNING) {
@@ -122,16 +122,16 @@ readexactly_step(struct gpy_stream_coro *self, PyObject **result)
 }
 
 static PySendResult
-readuntil_step(struct gpy_stream_coro *self, PyObject **result)
+readuntil_step(struct gpy_coro *self, PyObject **result)
 {
     struct gpy_intake *intake = self->intake;
-    Py_ssize_t separator_len = PyBytes_GET_SIZE(self->separator);
+    Py_ssize_t separator_len = PyBytes_GET_SIZE(self->argument);
     if (self->phase == GPY_CORO_RUNNING && intake->exception != NULL)
         return raise_object(intake->exception);
     for (;;) {
         Py_ssize_t len = gpy_intake_len(intake);
         if (len - self->offset >= separator_len) {
-            Py_ssize_t found = gpy_intake_find(intake, self->separator, self->offset);
+            Py_ssize_t found = gpy_intake_find(intake, self->argument, self->offset);
             if (found < -1)
                 return PYGEN_ERROR;
             if (found > intake->limit)
@@ -155,7 +155,7 @@ readuntil_step(struct gpy_stream_coro *self, PyObject **result)
 /* A line that is too long: it goes, up to its end if that is there, and so does the exception.
  * Steals `exc`. */
 static PySendResult
-drop_line(struct gpy_stream_coro *self, PyObject *exc)
+drop_line(struct gpy_coro *self, PyObject *exc)
 {
     struct gpy_intake *intake = self->intake;
     PyObject *consumed = PyObject_GetAttrString(exc, "consumed");
@@ -166,7 +166,7 @@ drop_line(struct gpy_stream_coro *self, PyObject *exc)
     PyObject *gone = NULL;
     if (message != NULL && !PyErr_Occurred()) {
         bool ends =
-            count >= 0 && count < len && gpy_intake_find(intake, self->separator, count) == count;
+            count >= 0 && count < len && gpy_intake_find(intake, self->argument, count) == count;
         gone = gpy_intake_take(intake, ends ? count + 1 : len);
     }
     if (gone != NULL && gpy_intake_maybe_resume(intake) == 0) {
@@ -185,7 +185,7 @@ drop_line(struct gpy_stream_coro *self, PyObject *exc)
 }
 
 PySendResult
-gpy_stream_line_failed(struct gpy_stream_coro *self, PyObject **result)
+gpy_stream_line_failed(struct gpy_coro *self, PyObject **result)
 {
     struct gpy_state *state = self->state;
     if (PyErr_ExceptionMatches(state->incomplete_read_error)) {
@@ -230,7 +230,7 @@ transport_is_closing(struct gpy_state *state, PyObject *transport)
 
 /* await protocol._drain_helper(); asyncio's own is not called when it would return at once. */
 static PySendResult
-drain_helper(struct gpy_stream_coro *self, PyObject **result)
+drain_helper(struct gpy_coro *self, PyObject **result)
 {
     struct gpy_state *state = self->state;
     PyObject *protocol = PyObject_GetAttr(self->owner, state->str__protocol);
@@ -244,7 +244,7 @@ drain_helper(struct gpy_stream_coro *self, PyObject **result)
     Py_DECREF(protocol);
     if (helper == NULL)
         return PYGEN_ERROR;
-    PySendResult status = gpy_stream_delegate(self, helper, result);
+    PySendResult status = gpy_coro_delegate(self, helper, result);
     Py_DECREF(helper);
     if (status == PYGEN_RETURN)
         Py_SETREF(*result, Py_NewRef(Py_None));
@@ -252,7 +252,7 @@ drain_helper(struct gpy_stream_coro *self, PyObject **result)
 }
 
 static PySendResult
-drain_begin(struct gpy_stream_coro *self, PyObject **result)
+drain_begin(struct gpy_coro *self, PyObject **result)
 {
     struct gpy_state *state = self->state;
     PyObject *reader = PyObject_GetAttr(self->owner, state->str__reader);
@@ -321,7 +321,7 @@ nothing_to_drain(struct gpy_state *state, PyObject *writer)
 }
 
 static PySendResult
-drain_step(struct gpy_stream_coro *self, PyObject **result)
+drain_step(struct gpy_coro *self, PyObject **result)
 {
     if (self->phase == GPY_CORO_RUNNING)
         return GY_LIKELY(nothing_to_drain(self->state, self->owner))
@@ -333,9 +333,9 @@ drain_step(struct gpy_stream_coro *self, PyObject **result)
 }
 
 PySendResult
-gpy_stream_call_step(struct gpy_stream_coro *self, PyObject **result)
+gpy_stream_call_step(struct gpy_coro *self, PyObject **result)
 {
-    switch ((enum gpy_stream_call)self->call) {
+    switch ((enum gpy_coro_call)self->call) {
     case GPY_STREAM_READ:
         return read_step(self, result);
     case GPY_STREAM_READEXACTLY:
@@ -345,6 +345,10 @@ gpy_stream_call_step(struct gpy_stream_coro *self, PyObject **result)
         return readuntil_step(self, result);
     case GPY_STREAM_DRAIN:
         return drain_step(self, result);
+    case GPY_SOCK_CALL_RECV:
+    case GPY_SOCK_CALL_RECV_INTO:
+    case GPY_SOCK_CALL_SENDALL:
+        break;
     }
     Py_UNREACHABLE();
 }

@@ -13,7 +13,7 @@
 #include "state.h"
 
 /* More chunks than this are joined in one bytearray. */
-enum { GPY_INTAKE_CHUNKS = 12 };
+enum { GPY_INTAKE_CHUNKS = 10 };
 
 struct gpy_intake {
     PyObject_HEAD

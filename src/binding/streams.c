@@ -1,14 +1,15 @@
 /* streams.c: see streams.h: the classes of adopted readers and writers, and their methods.
  *
- * A method here is a descriptor that stands in for one of asyncio's functions: it has the
- * function's attributes (inspect sees a coroutine function), and it calls the function whenever the
- * call is not the plain one, or asyncio's class was changed. Thread: the loop's. */
+ * A method here is a descriptor that stands in for one of asyncio's functions (coro_method.h); it
+ * calls the function whenever the call is not the plain one, or asyncio's class was changed.
+ * Thread: the loop's. */
 #include "streams.h"
 
 #include "../core/base.h"
+#include "coro.h"
+#include "coro_method.h"
 #include "future.h"
 #include "pycompat.h"
-#include "stream_coro.h"
 #include "stream_transport.h"
 
 #include <stddef.h>
@@ -247,20 +248,9 @@ enum method_kind {
     WRITE,
 };
 
-struct gpy_stream_method {
-    PyObject_HEAD
-    vectorcallfunc vectorcall;
-    struct gpy_state *state;
-    PyObject *base;     /* asyncio's class       */
-    PyObject *function; /* its original function */
-    PyObject *name;
-    uint8_t kind;
-};
-
 /* Whatever asyncio's class has under this name now. */
 static PyObject *
-call_original(struct gpy_stream_method *self, PyObject *const *args, size_t nargsf,
-              PyObject *kwnames)
+call_original(struct gpy_coro_method *self, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
     PyObject *function = PyObject_GetAttr(self->base, self->name);
     if (function == NULL)
@@ -286,7 +276,7 @@ plain_count(PyObject *object, Py_ssize_t *count)
 
 /* Fills in the arguments of a reading coroutine; false: asyncio's function shall see to it. */
 static bool
-reading_job(struct gpy_stream_method *self, PyObject *arg_or_null, struct gpy_stream_job *job)
+reading_job(struct gpy_coro_method *self, PyObject *arg_or_null, struct gpy_coro_job *job)
 {
     switch ((enum method_kind)self->kind) {
     case READ:
@@ -294,10 +284,10 @@ reading_job(struct gpy_stream_method *self, PyObject *arg_or_null, struct gpy_st
     case READEXACTLY:
         return arg_or_null != NULL && plain_count(arg_or_null, &job->count);
     case READUNTIL:
-        job->separator = arg_or_null != NULL ? arg_or_null : self->state->stream_newline;
-        return PyBytes_CheckExact(job->separator) && PyBytes_GET_SIZE(job->separator) != 0;
+        job->argument = arg_or_null != NULL ? arg_or_null : self->state->stream_newline;
+        return PyBytes_CheckExact(job->argument) && PyBytes_GET_SIZE(job->argument) != 0;
     case READLINE:
-        job->separator = self->state->stream_newline;
+        job->argument = self->state->stream_newline;
         return arg_or_null == NULL;
     case DRAIN:
     case FEED_DATA:
@@ -335,7 +325,7 @@ feed_eof(struct gpy_intake *intake)
 
 /* A method of a reader; NULL without an exception: not the plain case. */
 static PyObject *
-reader_method(struct gpy_stream_method *self, PyObject *reader, PyObject *arg_or_null)
+reader_method(struct gpy_coro_method *self, PyObject *reader, PyObject *arg_or_null)
 {
     struct gpy_state *state = self->state;
     bool untouched;
@@ -365,11 +355,11 @@ reader_method(struct gpy_stream_method *self, PyObject *reader, PyObject *arg_or
     case WRITE:
         break;
     }
-    struct gpy_stream_job job = {.call = (enum gpy_stream_call)self->kind,
-                                 .owner = reader,
-                                 .function = self->function,
-                                 .intake = intake};
-    return reading_job(self, arg_or_null, &job) ? gpy_stream_coro_new(state, &job) : NULL;
+    struct gpy_coro_job job = {.call = (enum gpy_coro_call)self->kind,
+                               .owner = reader,
+                               .function = self->function,
+                               .intake = intake};
+    return reading_job(self, arg_or_null, &job) ? gpy_coro_new(state, &job) : NULL;
 }
 
 /* writer._transport; the class has no such attribute: gpy_streams_pristine().  New reference. */
@@ -406,22 +396,22 @@ write_method(struct gpy_state *state, PyObject *writer, PyObject *data)
 }
 
 static PyObject *
-writer_method(struct gpy_stream_method *self, PyObject *writer, PyObject *arg_or_null)
+writer_method(struct gpy_coro_method *self, PyObject *writer, PyObject *arg_or_null)
 {
     struct gpy_state *state = self->state;
     if (!Py_IS_TYPE(writer, state->stream_writer_type))
         return NULL;
     if (self->kind == WRITE)
         return arg_or_null != NULL ? write_method(state, writer, arg_or_null) : NULL;
-    struct gpy_stream_job job = {
+    struct gpy_coro_job job = {
         .call = GPY_STREAM_DRAIN, .owner = writer, .function = self->function};
-    return arg_or_null == NULL ? gpy_stream_coro_new(state, &job) : NULL;
+    return arg_or_null == NULL ? gpy_coro_new(state, &job) : NULL;
 }
 
 static PyObject *
 method_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
-    struct gpy_stream_method *self = (struct gpy_stream_method *)callable;
+    struct gpy_coro_method *self = (struct gpy_coro_method *)callable;
     Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
     if (GY_LIKELY(kwnames == NULL && (nargs == 1 || nargs == 2) &&
                   gpy_streams_pristine(self->state))) {
@@ -435,102 +425,22 @@ method_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyOb
     return call_original(self, args, nargsf, kwnames);
 }
 
-static PyObject *
-method_descr_get(PyObject *self, PyObject *object, PyObject *Py_UNUSED(type))
-{
-    return object == NULL || object == Py_None ? Py_NewRef(self) : PyMethod_New(self, object);
-}
-
-/* All that is asked of it is asked of asyncio's function. */
-static PyObject *
-method_getattro(struct gpy_stream_method *self, PyObject *name)
-{
-    return PyObject_GetAttr(self->function, name);
-}
-
-static PyObject *
-method_repr(struct gpy_stream_method *self)
-{
-    return PyObject_Repr(self->function);
-}
-
-static int
-method_traverse(struct gpy_stream_method *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->base);
-    Py_VISIT(self->function);
-    return 0;
-}
-
-static int
-method_clear(struct gpy_stream_method *self)
-{
-    Py_CLEAR(self->base);
-    Py_CLEAR(self->function);
-    Py_CLEAR(self->name);
-    return 0;
-}
-
-static void
-method_dealloc(struct gpy_stream_method *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    struct gpy_state *state = self->state;
-    PyObject_GC_UnTrack(self);
-    (void)method_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-    gpy_state_release(state);
-}
-
-static PyMemberDef method_members[] = {
-    {"__vectorcalloffset__", T_PYSSIZET, offsetof(struct gpy_stream_method, vectorcall), READONLY,
-     NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyType_Slot method_slots[] = {
-    {Py_tp_doc, "One of asyncio's functions, and its short cut."},
-    {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_descr_get, method_descr_get},
-    {Py_tp_getattro, method_getattro},
-    {Py_tp_repr, method_repr},
-    {Py_tp_traverse, method_traverse},
-    {Py_tp_clear, method_clear},
-    {Py_tp_dealloc, method_dealloc},
-    {Py_tp_members, method_members},
-    {0, NULL},
-};
-
-static PyType_Spec method_spec = {
-    .name = "gyre._gyre.StreamMethod",
-    .basicsize = sizeof(struct gpy_stream_method),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
-             Py_TPFLAGS_METHOD_DESCRIPTOR | Py_TPFLAGS_DISALLOW_INSTANTIATION |
-             Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = method_slots,
-};
-
+/* Adds one to the namespace of the class that stands in for `base`. */
 static int
 add_method(struct gpy_state *state, PyObject *namespace, PyObject *base, const char *name,
            enum method_kind kind)
 {
-    PyTypeObject *type = state->stream_method_type;
-    struct gpy_stream_method *self = (struct gpy_stream_method *)type->tp_alloc(type, 0);
-    if (self == NULL)
+    PyObject *function = PyObject_GetAttrString(base, name);
+    PyObject *method =
+        function ? gpy_coro_method_new(state, method_vectorcall, function, (uint8_t)kind) : NULL;
+    Py_XDECREF(function);
+    if (method == NULL)
         return -1;
-    self->state = state;
-    gpy_state_hold(state);
-    self->vectorcall = method_vectorcall;
-    self->kind = (uint8_t)kind;
+    struct gpy_coro_method *self = (struct gpy_coro_method *)method;
     self->base = Py_NewRef(base);
     self->name = PyUnicode_InternFromString(name);
-    self->function = PyObject_GetAttrString(base, name);
-    int rc = self->name != NULL && self->function != NULL
-                 ? PyDict_SetItem(namespace, self->name, (PyObject *)self)
-                 : -1;
-    Py_DECREF((PyObject *)self);
+    int rc = self->name ? PyDict_SetItem(namespace, self->name, method) : -1;
+    Py_DECREF(method);
     return rc;
 }
 
@@ -688,12 +598,8 @@ remember_originals(struct gpy_state *state)
 int
 gpy_streams_exec(PyObject *module, struct gpy_state *state)
 {
-    if (gpy_intake_exec(module, state) < 0 || gpy_stream_coro_exec(module, state) < 0 ||
-        import_asyncio(state) < 0 || remember_originals(state) < 0)
+    if (gpy_intake_exec(module, state) < 0 || import_asyncio(state) < 0 ||
+        remember_originals(state) < 0)
         return -1;
-    state->stream_method_type =
-        (PyTypeObject *)PyType_FromModuleAndSpec(module, &method_spec, NULL);
-    if (state->stream_method_type == NULL || make_reader_class(state) < 0)
-        return -1;
-    return make_writer_class(state);
+    return make_reader_class(state) == 0 ? make_writer_class(state) : -1;
 }

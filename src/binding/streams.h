@@ -1,7 +1,7 @@
 /* streams.h: asyncio's streams on our transports, without Python in the way of the data.
  *
  *   stream_intake.c  what a reader has received      stream_adopt.c  how a reader gets an intake
- *   stream_coro.c    coroutines in C                 stream_calls.c  what they do
+ *   stream_calls.c   what their coroutines do        coro.c          coroutines in C
  *   streams.c        the two classes, their methods, and what must hold for all of it
  *
  * asyncio's classes stay in charge: everything here is a shortcut for the case that nothing was

@@ -1,14 +1,16 @@
-/* stream_coro.c: see stream_coro.h; what each call does is in stream_calls.c.
+/* coro.c: see coro.h; what each call does is in stream_calls.c and sock_calls.c.
  *
  * Here is what all coroutines have: send, throw, close, the end, and waiting for the intake's
  * future or for another awaitable.
  * Invariants: `waiting` is set exactly in WAITING and DELEGATING; a coroutine that is DONE has let
  * go of everything. */
-#include "stream_calls.h"
+#include "coro.h"
 
 #include "../core/base.h"
 #include "future.h"
 #include "pycompat.h"
+#include "sock_calls.h"
+#include "stream_calls.h"
 
 #include <frameobject.h>
 #include <stddef.h>
@@ -18,12 +20,12 @@
  */
 
 PyObject *
-gpy_stream_coro_new(struct gpy_state *state, const struct gpy_stream_job *job)
+gpy_coro_new(struct gpy_state *state, const struct gpy_coro_job *job)
 {
-    PyTypeObject *type = state->stream_coro_type;
-    PyObject *memory = gpy_freelist_take(&state->free_stream_coros, type);
-    struct gpy_stream_coro *self =
-        memory ? (struct gpy_stream_coro *)memory : PyObject_GC_New(struct gpy_stream_coro, type);
+    PyTypeObject *type = state->coro_type;
+    PyObject *memory = gpy_freelist_take(&state->free_coros, type);
+    struct gpy_coro *self =
+        memory ? (struct gpy_coro *)memory : PyObject_GC_New(struct gpy_coro, type);
     if (self == NULL)
         return NULL;
     self->state = state;
@@ -31,7 +33,8 @@ gpy_stream_coro_new(struct gpy_state *state, const struct gpy_stream_job *job)
     self->owner = Py_NewRef(job->owner);
     self->function = Py_NewRef(job->function);
     self->intake = (struct gpy_intake *)Py_XNewRef((PyObject *)job->intake);
-    self->separator = Py_XNewRef(job->separator);
+    self->argument = Py_XNewRef(job->argument);
+    self->sock = Py_XNewRef(job->sock);
     self->waiting = NULL;
     self->weakreflist = NULL;
     self->count = job->count;
@@ -44,11 +47,12 @@ gpy_stream_coro_new(struct gpy_state *state, const struct gpy_stream_job *job)
 }
 
 static void
-finish(struct gpy_stream_coro *self)
+finish(struct gpy_coro *self)
 {
     self->phase = GPY_CORO_DONE;
     Py_CLEAR(self->waiting);
-    Py_CLEAR(self->separator);
+    Py_CLEAR(self->argument);
+    Py_CLEAR(self->sock);
     PyObject *owner = self->owner;
     PyObject *intake = (PyObject *)self->intake;
     self->owner = NULL;
@@ -59,7 +63,7 @@ finish(struct gpy_stream_coro *self)
 
 /* The `finally: self._waiter = None` of _wait_for_data(). */
 static void
-end_wait(struct gpy_stream_coro *self)
+end_wait(struct gpy_coro *self)
 {
     if (self->intake == NULL)
         return;
@@ -91,7 +95,7 @@ iterator_of(PyObject *object)
 }
 
 PySendResult
-gpy_stream_delegate(struct gpy_stream_coro *self, PyObject *awaitable, PyObject **result)
+gpy_coro_delegate(struct gpy_coro *self, PyObject *awaitable, PyObject **result)
 {
     self->waiting = iterator_of(awaitable);
     if (self->waiting == NULL)
@@ -100,6 +104,15 @@ gpy_stream_delegate(struct gpy_stream_coro *self, PyObject *awaitable, PyObject 
     PySendResult status = PyIter_Send(self->waiting, Py_None, result);
     if (status != PYGEN_NEXT)
         Py_CLEAR(self->waiting);
+    return status;
+}
+
+PySendResult
+gpy_coro_hand_over(struct gpy_coro *self, PyObject *awaitable, PyObject **result)
+{
+    PySendResult status = gpy_coro_delegate(self, awaitable, result);
+    if (status == PYGEN_NEXT)
+        self->phase = GPY_CORO_HANDED;
     return status;
 }
 
@@ -115,10 +128,10 @@ create_future(struct gpy_state *state, PyObject *object)
 
 /* The loop's futures are not ours. */
 static GY_COLD PySendResult
-wait_for_other(struct gpy_stream_coro *self, PyObject *future, PyObject **result)
+wait_for_other(struct gpy_coro *self, PyObject *future, PyObject **result)
 {
     Py_INCREF(future);
-    PySendResult status = gpy_stream_delegate(self, future, result);
+    PySendResult status = gpy_coro_delegate(self, future, result);
     Py_DECREF(future);
     if (status == PYGEN_NEXT)
         return status;
@@ -129,7 +142,7 @@ wait_for_other(struct gpy_stream_coro *self, PyObject *future, PyObject **result
 }
 
 PySendResult
-gpy_stream_wait(struct gpy_stream_coro *self, const char *method, PyObject **result)
+gpy_stream_wait(struct gpy_coro *self, const char *method, PyObject **result)
 {
     struct gpy_intake *intake = self->intake;
     if (intake->waiter != NULL) {
@@ -162,7 +175,7 @@ gpy_stream_wait(struct gpy_stream_coro *self, const char *method, PyObject **res
 
 /* The reader has let go of its intake while we waited: asyncio's own method starts anew. */
 static GY_COLD PySendResult
-hand_over(struct gpy_stream_coro *self, PyObject **result)
+hand_over(struct gpy_coro *self, PyObject **result)
 {
     PyObject *args[2] = {self->owner, NULL};
     PyObject *count = NULL;
@@ -173,23 +186,28 @@ hand_over(struct gpy_stream_coro *self, PyObject **result)
             return PYGEN_ERROR;
         args[nargs++] = count;
     } else if (self->call == GPY_STREAM_READUNTIL) {
-        args[nargs++] = self->separator;
+        args[nargs++] = self->argument;
     }
     PyObject *coro = PyObject_Vectorcall(self->function, args, nargs, NULL);
     Py_XDECREF(count);
     if (coro == NULL)
         return PYGEN_ERROR;
-    PySendResult status = gpy_stream_delegate(self, coro, result);
+    PySendResult status = gpy_coro_hand_over(self, coro, result);
     Py_DECREF(coro);
-    if (status == PYGEN_NEXT)
-        self->phase = GPY_CORO_HANDED;
     return status;
+}
+
+static PySendResult
+call_step(struct gpy_coro *self, PyObject **result)
+{
+    return self->call < GPY_SOCK_CALLS ? gpy_stream_call_step(self, result)
+                                       : gpy_sock_call_step(self, result);
 }
 
 /* A wait is over, with an exception if `status` says so: goes on with the call, until it waits
  * again or ends. */
 static PySendResult
-go_on(struct gpy_stream_coro *self, PySendResult status, PyObject **result)
+go_on(struct gpy_coro *self, PySendResult status, PyObject **result)
 {
     if (GY_UNLIKELY(self->intake != NULL && self->intake->orphaned)) {
         if (status != PYGEN_ERROR)
@@ -199,7 +217,7 @@ go_on(struct gpy_stream_coro *self, PySendResult status, PyObject **result)
         return status;
     }
     if (status != PYGEN_ERROR)
-        status = gpy_stream_call_step(self, result);
+        status = call_step(self, result);
     if (status == PYGEN_ERROR && self->call == GPY_STREAM_READLINE)
         status = gpy_stream_line_failed(self, result);
     if (status != PYGEN_NEXT)
@@ -209,7 +227,7 @@ go_on(struct gpy_stream_coro *self, PySendResult status, PyObject **result)
 
 /* Our future is done: its outcome. */
 static PySendResult
-woken(struct gpy_stream_coro *self)
+woken(struct gpy_coro *self)
 {
     struct gpy_fut *fut = gpy_fut_of(self->waiting);
     PyObject *outcome;
@@ -226,7 +244,7 @@ woken(struct gpy_stream_coro *self)
 }
 
 static PySendResult
-advance(struct gpy_stream_coro *self, PyObject *value, PyObject **result)
+advance(struct gpy_coro *self, PyObject *value, PyObject **result)
 {
     PySendResult status = PYGEN_RETURN;
     switch ((enum gpy_coro_phase)self->phase) {
@@ -270,7 +288,7 @@ advance(struct gpy_stream_coro *self, PyObject *value, PyObject **result)
 }
 
 static bool
-is_entered(struct gpy_stream_coro *self)
+is_entered(struct gpy_coro *self)
 {
     if (GY_LIKELY(!self->running))
         return false;
@@ -280,7 +298,7 @@ is_entered(struct gpy_stream_coro *self)
 
 /* The end of a step.  As PEP 479 has it, a StopIteration that is no return does not get out. */
 static PySendResult
-leave(struct gpy_stream_coro *self, PySendResult status)
+leave(struct gpy_coro *self, PySendResult status)
 {
     self->running = false;
     Py_DECREF(self);
@@ -296,7 +314,7 @@ leave(struct gpy_stream_coro *self, PySendResult status)
 }
 
 static PySendResult
-coro_am_send(struct gpy_stream_coro *self, PyObject *value, PyObject **result)
+coro_am_send(struct gpy_coro *self, PyObject *value, PyObject **result)
 {
     *result = NULL;
     if (is_entered(self))
@@ -321,7 +339,7 @@ as_iterator(PySendResult status, PyObject *result)
 }
 
 static PyObject *
-coro_iternext(struct gpy_stream_coro *self)
+coro_iternext(struct gpy_coro *self)
 {
     PyObject *result;
     PySendResult status = coro_am_send(self, Py_None, &result);
@@ -333,7 +351,7 @@ coro_iternext(struct gpy_stream_coro *self)
 }
 
 static PyObject *
-coro_send(struct gpy_stream_coro *self, PyObject *value)
+coro_send(struct gpy_coro *self, PyObject *value)
 {
     PyObject *result;
     PySendResult status = coro_am_send(self, value, &result);
@@ -342,7 +360,7 @@ coro_send(struct gpy_stream_coro *self, PyObject *value)
 
 /* What another awaitable makes of an exception that is thrown into it.  Steals `exc`. */
 static PySendResult
-delegate_throw(struct gpy_stream_coro *self, PyObject *exc, PyObject **result)
+delegate_throw(struct gpy_coro *self, PyObject *exc, PyObject **result)
 {
     PyObject *method = PyObject_GetAttr(self->waiting, self->state->str_throw);
     if (method == NULL) {
@@ -370,7 +388,7 @@ delegate_throw(struct gpy_stream_coro *self, PyObject *exc, PyObject **result)
 
 /* Steals `exc`, which goes in where the coroutine stands. */
 static PySendResult
-throw_into(struct gpy_stream_coro *self, PyObject *exc, PyObject **result)
+throw_into(struct gpy_coro *self, PyObject *exc, PyObject **result)
 {
     PySendResult status = PYGEN_ERROR;
     switch ((enum gpy_coro_phase)self->phase) {
@@ -410,7 +428,7 @@ throw_into(struct gpy_stream_coro *self, PyObject *exc, PyObject **result)
 }
 
 static PyObject *
-coro_throw(struct gpy_stream_coro *self, PyObject *const *args, Py_ssize_t nargs)
+coro_throw(struct gpy_coro *self, PyObject *const *args, Py_ssize_t nargs)
 {
     PyObject *result = NULL;
     if (is_entered(self) || gpy_throw(args, nargs) < 0)
@@ -423,7 +441,7 @@ coro_throw(struct gpy_stream_coro *self, PyObject *const *args, Py_ssize_t nargs
 }
 
 static PyObject *
-coro_close(struct gpy_stream_coro *self, PyObject *Py_UNUSED(ignored))
+coro_close(struct gpy_coro *self, PyObject *Py_UNUSED(ignored))
 {
     if (self->phase == GPY_CORO_CREATED || self->phase == GPY_CORO_DONE) {
         if (!is_entered(self))
@@ -456,7 +474,7 @@ coro_close(struct gpy_stream_coro *self, PyObject *Py_UNUSED(ignored))
 /* A coroutine is no iterable, except for `yield from` in a generator that types.coroutine() made:
  * the interpreter knows its own coroutines there, and asks ours for an iterator. */
 static PyObject *
-coro_iter(struct gpy_stream_coro *self)
+coro_iter(struct gpy_coro *self)
 {
     PyFrameObject *frame = PyEval_GetFrame(); /* borrowed */
     PyCodeObject *code = frame ? PyFrame_GetCode(frame) : NULL;
@@ -473,47 +491,47 @@ coro_iter(struct gpy_stream_coro *self)
  * `await coro` steps the coroutine itself.  Who calls __await__() gets, as from any coroutine, an
  * object that can be iterated over (`yield from` wants that), which a coroutine cannot. */
 
-struct gpy_stream_await {
+struct gpy_coro_await {
     PyObject_HEAD
-    struct gpy_stream_coro *coro;
+    struct gpy_coro *coro;
 };
 
 static PyObject *
-coro_await(struct gpy_stream_coro *self, PyObject *Py_UNUSED(ignored))
+coro_await(struct gpy_coro *self, PyObject *Py_UNUSED(ignored))
 {
-    PyTypeObject *type = self->state->stream_await_type;
-    struct gpy_stream_await *made = (struct gpy_stream_await *)type->tp_alloc(type, 0);
+    PyTypeObject *type = self->state->coro_await_type;
+    struct gpy_coro_await *made = (struct gpy_coro_await *)type->tp_alloc(type, 0);
     if (made != NULL)
-        made->coro = (struct gpy_stream_coro *)Py_NewRef((PyObject *)self);
+        made->coro = (struct gpy_coro *)Py_NewRef((PyObject *)self);
     return (PyObject *)made;
 }
 
 static PyObject *
-await_iternext(struct gpy_stream_await *self)
+await_iternext(struct gpy_coro_await *self)
 {
     return coro_iternext(self->coro);
 }
 
 static PyObject *
-await_send(struct gpy_stream_await *self, PyObject *value)
+await_send(struct gpy_coro_await *self, PyObject *value)
 {
     return coro_send(self->coro, value);
 }
 
 static PyObject *
-await_throw(struct gpy_stream_await *self, PyObject *const *args, Py_ssize_t nargs)
+await_throw(struct gpy_coro_await *self, PyObject *const *args, Py_ssize_t nargs)
 {
     return coro_throw(self->coro, args, nargs);
 }
 
 static PyObject *
-await_close(struct gpy_stream_await *self, PyObject *ignored)
+await_close(struct gpy_coro_await *self, PyObject *ignored)
 {
     return coro_close(self->coro, ignored);
 }
 
 static int
-await_traverse(struct gpy_stream_await *self, visitproc visit, void *arg)
+await_traverse(struct gpy_coro_await *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT((PyObject *)self->coro);
@@ -521,7 +539,7 @@ await_traverse(struct gpy_stream_await *self, visitproc visit, void *arg)
 }
 
 static void
-await_dealloc(struct gpy_stream_await *self)
+await_dealloc(struct gpy_coro_await *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
@@ -540,7 +558,7 @@ static PyMethodDef await_methods[] = {
 };
 
 static PyType_Slot await_slots[] = {
-    {Py_tp_doc, "What a StreamCoroutine's __await__() returns."},
+    {Py_tp_doc, "What a Coroutine's __await__() returns."},
     {Py_tp_traverse, await_traverse}, /* no clear: the coroutine has one */
     {Py_tp_dealloc, await_dealloc},
     {Py_tp_iter, PyObject_SelfIter},
@@ -550,8 +568,8 @@ static PyType_Slot await_slots[] = {
 };
 
 static PyType_Spec await_spec = {
-    .name = "gyre._gyre.StreamAwait",
-    .basicsize = sizeof(struct gpy_stream_await),
+    .name = "gyre._gyre.CoroutineAwait",
+    .basicsize = sizeof(struct gpy_coro_await),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
              Py_TPFLAGS_IMMUTABLETYPE,
     .slots = await_slots,
@@ -561,7 +579,7 @@ static PyType_Spec await_spec = {
  */
 
 static void
-coro_finalize(struct gpy_stream_coro *self)
+coro_finalize(struct gpy_coro *self)
 {
     if (self->phase == GPY_CORO_DONE)
         return;
@@ -584,18 +602,20 @@ coro_finalize(struct gpy_stream_coro *self)
 }
 
 static int
-coro_traverse(struct gpy_stream_coro *self, visitproc visit, void *arg)
+coro_traverse(struct gpy_coro *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->owner);
     Py_VISIT(self->function);
     Py_VISIT((PyObject *)self->intake);
+    Py_VISIT(self->argument);
+    Py_VISIT(self->sock);
     Py_VISIT(self->waiting);
     return 0;
 }
 
 static int
-coro_clear(struct gpy_stream_coro *self)
+coro_clear(struct gpy_coro *self)
 {
     finish(self);
     Py_CLEAR(self->function);
@@ -603,7 +623,7 @@ coro_clear(struct gpy_stream_coro *self)
 }
 
 static void
-coro_dealloc(struct gpy_stream_coro *self)
+coro_dealloc(struct gpy_coro *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     struct gpy_state *state = self->state;
@@ -616,13 +636,13 @@ coro_dealloc(struct gpy_stream_coro *self)
     if (GY_UNLIKELY(PyObject_GC_IsFinalized((PyObject *)self)))
         PyObject_GC_Del(self); /* the memory keeps that mark, and the next would have no end */
     else
-        gpy_freelist_free(&state->free_stream_coros, (PyObject *)self);
+        gpy_freelist_free(&state->free_coros, (PyObject *)self);
     Py_DECREF(type);
     gpy_state_release(state);
 }
 
 static PyObject *
-coro_repr(struct gpy_stream_coro *self)
+coro_repr(struct gpy_coro *self)
 {
     PyObject *name = PyObject_GetAttrString(self->function, "__qualname__");
     if (name == NULL)
@@ -633,25 +653,25 @@ coro_repr(struct gpy_stream_coro *self)
 }
 
 static PyObject *
-coro_get_class(struct gpy_stream_coro *Py_UNUSED(self), void *Py_UNUSED(closure))
+coro_get_class(struct gpy_coro *Py_UNUSED(self), void *Py_UNUSED(closure))
 {
     return Py_NewRef((PyObject *)&PyCoro_Type);
 }
 
 static PyObject *
-coro_get_name(struct gpy_stream_coro *self, void *attribute)
+coro_get_name(struct gpy_coro *self, void *attribute)
 {
     return PyObject_GetAttrString(self->function, attribute);
 }
 
 static PyObject *
-coro_get_running(struct gpy_stream_coro *self, void *Py_UNUSED(closure))
+coro_get_running(struct gpy_coro *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(self->running);
 }
 
 static PyObject *
-coro_get_suspended(struct gpy_stream_coro *self, void *Py_UNUSED(closure))
+coro_get_suspended(struct gpy_coro *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(!self->running && self->phase != GPY_CORO_CREATED &&
                            self->phase != GPY_CORO_DONE);
@@ -659,7 +679,7 @@ coro_get_suspended(struct gpy_stream_coro *self, void *Py_UNUSED(closure))
 
 #if GPY_COROUTINES_HAVE_STATE
 static PyObject *
-coro_get_state(struct gpy_stream_coro *self, void *Py_UNUSED(closure))
+coro_get_state(struct gpy_coro *self, void *Py_UNUSED(closure))
 {
     const char *name = "CORO_SUSPENDED";
     if (self->running)
@@ -673,7 +693,7 @@ coro_get_state(struct gpy_stream_coro *self, void *Py_UNUSED(closure))
 #endif
 
 static PyObject *
-coro_get_none(struct gpy_stream_coro *Py_UNUSED(self), void *Py_UNUSED(closure))
+coro_get_none(struct gpy_coro *Py_UNUSED(self), void *Py_UNUSED(closure))
 {
     Py_RETURN_NONE;
 }
@@ -690,15 +710,14 @@ static PyMethodDef coro_methods[] = {
 };
 
 static PyMemberDef coro_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(struct gpy_stream_coro, weakreflist), READONLY,
-     NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(struct gpy_coro, weakreflist), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 /* What the coroutine of asyncio has while it is not at its end: a frame, whose line is that of the
  * `async def`.  For tracebacks of tasks and inspect; made when it is asked for. */
 static PyObject *
-coro_get_frame(struct gpy_stream_coro *self, void *Py_UNUSED(closure))
+coro_get_frame(struct gpy_coro *self, void *Py_UNUSED(closure))
 {
     if (self->phase == GPY_CORO_DONE)
         Py_RETURN_NONE;
@@ -710,13 +729,13 @@ coro_get_frame(struct gpy_stream_coro *self, void *Py_UNUSED(closure))
 }
 
 static PyObject *
-coro_get_code(struct gpy_stream_coro *self, void *Py_UNUSED(closure))
+coro_get_code(struct gpy_coro *self, void *Py_UNUSED(closure))
 {
     return Py_XNewRef(PyFunction_GetCode(self->function));
 }
 
 static PyObject *
-coro_get_await(struct gpy_stream_coro *self, void *Py_UNUSED(closure))
+coro_get_await(struct gpy_coro *self, void *Py_UNUSED(closure))
 {
     return Py_NewRef(self->waiting != NULL ? self->waiting : Py_None);
 }
@@ -738,7 +757,7 @@ static PyGetSetDef coro_getset[] = {
 };
 
 static PyType_Slot coro_slots[] = {
-    {Py_tp_doc, "A coroutine of a StreamReader or StreamWriter."},
+    {Py_tp_doc, "A coroutine of a stream or of the loop."},
     {Py_tp_traverse, coro_traverse},
     {Py_tp_clear, coro_clear},
     {Py_tp_finalize, coro_finalize},
@@ -755,22 +774,22 @@ static PyType_Slot coro_slots[] = {
 };
 
 static PyType_Spec coro_spec = {
-    .name = "gyre._gyre.StreamCoroutine",
-    .basicsize = sizeof(struct gpy_stream_coro),
+    .name = "gyre._gyre.Coroutine",
+    .basicsize = sizeof(struct gpy_coro),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
              Py_TPFLAGS_IMMUTABLETYPE,
     .slots = coro_slots,
 };
 
 int
-gpy_stream_coro_exec(PyObject *module, struct gpy_state *state)
+gpy_coro_exec(PyObject *module, struct gpy_state *state)
 {
-    state->stream_coro_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &coro_spec, NULL);
-    state->stream_await_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &await_spec, NULL);
-    if (state->stream_coro_type == NULL || state->stream_await_type == NULL)
+    state->coro_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &coro_spec, NULL);
+    state->coro_await_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &await_spec, NULL);
+    if (state->coro_type == NULL || state->coro_await_type == NULL)
         return -1;
     /* The slot stays; collections.abc.Iterable asks for the name. */
-    PyTypeObject *type = state->stream_coro_type;
+    PyTypeObject *type = state->coro_type;
     if (PyDict_DelItemString(type->tp_dict, "__iter__") < 0)
         return -1;
     PyType_Modified(type);
