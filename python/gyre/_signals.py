@@ -39,6 +39,7 @@ class SignalMixin(asyncio.BaseEventLoop):
 
     _signal_handlers: dict[int, asyncio.Handle]
     _signals_arrived: list[int]
+    _watch_signals: Callable[[bool], None]
 
     def _check_signal(self, sig: object) -> None:
         if not isinstance(sig, int):
@@ -75,12 +76,14 @@ class SignalMixin(asyncio.BaseEventLoop):
                 raise
             # Not the main thread.  asyncio meets that in signal.set_wakeup_fd(), which says so.
             raise RuntimeError(str(exc).replace("signal only", "set_wakeup_fd only")) from None
+        self._watch_signals(True)
 
     def remove_signal_handler(self, sig: int) -> bool:
         """Restore the default handler.  True if there was a handler of this loop's."""
         self._check_signal(sig)
         if self._signal_handlers.pop(sig, None) is None:
             return False
+        self._watch_signals(bool(self._signal_handlers))
         default = signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL
         try:
             signal.signal(sig, default)

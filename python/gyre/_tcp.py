@@ -295,6 +295,7 @@ class TCPMixin:
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
         """Accept a connection: (socket, address)."""
         if self._check_sock(sock, "accept"):
+            sock.fileno()  # what is no socket has none, says asyncio
             conn, address = await self._try_when_ready(sock, False, "accept")
             conn.setblocking(False)
             return conn, address

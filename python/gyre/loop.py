@@ -170,7 +170,12 @@ class Loop(
         flags: int = 0,
     ) -> list[Any]:
         """socket.getaddrinfo() without blocking; numeric addresses are answered at once."""
-        if socket.getaddrinfo is _getaddrinfo and not self.get_debug() and _is_numeric(host, port):
+        if (
+            socket.getaddrinfo is _getaddrinfo
+            and isinstance(flags, int)
+            and not self.get_debug()
+            and _is_numeric(host, port)
+        ):
             self._check_closed()  # type: ignore[attr-defined]
             numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
             return _getaddrinfo(host, port, family, type, proto, flags | numeric)

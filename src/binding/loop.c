@@ -596,10 +596,24 @@ loop_own_methods(PyObject *class, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* _watch_signals(there are handlers) */
+static PyObject *
+loop_watch_signals(struct gpy_loop *self, PyObject *flag)
+{
+    int truth = PyObject_IsTrue(flag);
+    if (truth < 0)
+        return NULL;
+    self->signals_watched = truth != 0;
+    if (self->in_run)
+        gpy_loop_signals_begin(self);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef loop_methods[] = {
     {"_own_methods", loop_own_methods, METH_NOARGS | METH_CLASS, NULL},
     {"_run_once", (PyCFunction)gpy_loop_run_once, METH_NOARGS, NULL},
     {"_close_core", (PyCFunction)loop_close_core_method, METH_NOARGS, NULL},
+    {"_watch_signals", (PyCFunction)loop_watch_signals, METH_O, NULL},
     {"is_running", (PyCFunction)loop_is_running, METH_NOARGS,
      "is_running($self)\n--\n\nTrue while the loop runs."},
     {"is_closed", (PyCFunction)loop_is_closed, METH_NOARGS,

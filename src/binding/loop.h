@@ -36,6 +36,7 @@ struct gpy_loop {
     bool in_run;          /* inside _run_once                                                   */
     bool forever;         /* inside run_forever(): _run_once turns until stop()                 */
     bool signals_foreign; /* this run is not in the main thread */
+    bool signals_watched; /* there are handlers of add_signal_handler() */
     uint32_t turns;
     uint8_t recv_policy; /* enum gy_recv_policy of new streams */
     uint8_t send_policy; /* enum gpy_send_policy               */
@@ -153,8 +154,9 @@ extern PyMethodDef gpy_loop_reader_methods[];
 extern PyMethodDef gpy_loop_view_methods[];
 PyObject *gpy_loop_run_once(struct gpy_loop *loop, PyObject *ignored);
 void gpy_loop_signals_init(struct gpy_loop *loop);
-int gpy_loop_signals_arm(struct gpy_loop *loop);   /* before a wait that can block; 0 or -1 */
-void gpy_loop_signals_kept(struct gpy_loop *loop); /* an exception ended a turn and was kept */
+void gpy_loop_signals_begin(struct gpy_loop *loop); /* of a run, or of the first handler in one */
+int gpy_loop_signals_arm(struct gpy_loop *loop);    /* before a wait that can block; 0 or -1 */
+void gpy_loop_signals_kept(struct gpy_loop *loop);  /* an exception ended a turn and was kept */
 void gpy_loop_signals_restore(
     struct gpy_loop *loop); /* when the run ends; keeps the exception that is set */
 void gpy_loop_signals_close(struct gpy_loop *loop);

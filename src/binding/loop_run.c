@@ -338,6 +338,7 @@ run_begin(struct gpy_loop *self)
     self->current.loop = (PyObject *)self;
     self->core.before_upcalls = before_upcalls;
     self->core.callbacks_wait = callbacks_wait;
+    gpy_loop_signals_begin(self);
     return 0;
 }
 

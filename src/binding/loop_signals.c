@@ -1,10 +1,10 @@
 /* loop_signals.c: a signal ends the loop's sleep.
  *
  * Python's C-level handler writes one byte to the descriptor of signal.set_wakeup_fd(), in whatever
- * thread the signal arrived.  While the main thread runs a loop that blocks, that descriptor is
- * ours: a non-blocking socketpair (an eventfd refuses one-byte writes), whose other end the ring
- * polls.  The Python-level handlers then run by PyErr_CheckSignals().  The user's own wakeup
- * descriptor is put back when the run ends. */
+ * thread the signal arrived.  While the main thread runs a loop that blocks or has signal handlers,
+ * that descriptor is ours: a non-blocking socketpair (an eventfd refuses one-byte writes), whose
+ * other end the ring polls.  The Python-level handlers then run by PyErr_CheckSignals().  The
+ * user's own wakeup descriptor is put back when the run ends. */
 #include "loop.h"
 #include "pycompat.h"
 
@@ -74,6 +74,17 @@ signals_take(struct gpy_loop *self)
     PyErr_Clear(); /* not the main thread of the main interpreter: signals are not ours */
     self->signals_foreign = true;
     return 0;
+}
+
+/* Before anything blocks: a program may replace the Python-level handler and raise the signal in
+ * one callback, and the loop's handler is to be called as well. */
+void
+gpy_loop_signals_begin(struct gpy_loop *self)
+{
+    if (!self->signals_watched || self->signals_foreign || self->previous_wakeup_fd != NULL)
+        return;
+    if (signals_take(self) < 0)
+        PyErr_Clear(); /* no descriptor left: the first wait says so */
 }
 
 int

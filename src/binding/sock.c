@@ -317,6 +317,22 @@ sockop_new(struct gpy_loop *loop, PyObject *sock, int *fd)
     return *fd >= 0 ? sockop_new_without_fd(loop, sock) : NULL;
 }
 
+/* The error of a buffer, in the words of a method that has it as its first argument. */
+static GY_COLD void
+raise_as_first_argument(PyObject *buffer, const char *format)
+{
+    PyObject *args = PyErr_ExceptionMatches(PyExc_TypeError) ? PyTuple_Pack(1, buffer) : NULL;
+    if (args == NULL)
+        return;
+    Py_buffer view;
+    PyErr_Clear();
+    if (PyArg_ParseTuple(args, format, &view)) {
+        PyBuffer_Release(&view); /* a buffer that cannot make up its mind */
+        PyErr_SetString(PyExc_TypeError, "a bytes-like object is required");
+    }
+    Py_DECREF(args);
+}
+
 /* The call's buffer (format: of PyArg_Parse) and then the descriptor, which is left alone if there
  * is nothing to receive.  0, or -1 and self is gone. */
 static int
@@ -328,10 +344,11 @@ take_buffer(struct gpy_sockop *self, PyObject *buffer, const char *format, int *
             self->view.obj = NULL;
         else if ((*fd = descriptor_of(self->loop->state, self->sock)) >= 0)
             return 0;
-    } else if (!PyArg_Parse(buffer, format, &self->view))
+    } else if (!PyArg_Parse(buffer, format, &self->view)) {
         self->view.obj = NULL;
-    else if ((format[0] == 'w' && self->view.len == 0) ||
-             (*fd = descriptor_of(self->loop->state, self->sock)) >= 0)
+        raise_as_first_argument(buffer, format);
+    } else if ((format[0] == 'w' && self->view.len == 0) ||
+               (*fd = descriptor_of(self->loop->state, self->sock)) >= 0)
         return 0;
     Py_DECREF(self);
     return -1;
@@ -510,6 +527,7 @@ take_writable(struct gpy_sockop *self, PyObject *buffer, PyObject *count, size_t
         return -1;
     if (!PyArg_Parse(buffer, "w*:recvfrom_into", &self->view)) {
         self->view.obj = NULL;
+        raise_as_first_argument(buffer, "w*:recvfrom_into");
         return -1;
     }
     if (wanted < 0)

@@ -289,3 +289,8 @@ def test_a_closed_loop(new_loop):
     for host in ("127.0.0.1", "localhost"):
         with pytest.raises(RuntimeError, match="Event loop is closed"):
             running.run_until_complete(loop.getaddrinfo(host, 80))
+
+
+@pytest.mark.parametrize("flags", [None, "0", 1.5])
+def test_flags_that_are_no_number(loop, flags):
+    assert ours(loop, "127.0.0.1", 80, flags=flags) == numeric("127.0.0.1", 80, flags=flags)

@@ -231,6 +231,29 @@ class TestHandlers:
         loop.run_until_complete(main())
         assert calls == ["python", "loop", "loop"]
 
+    @pytest.mark.parametrize("added", ["before the run", "in the run"])
+    def test_python_handler_set_in_the_first_turn(self, loop, added):
+        """The loop has not waited for anything yet."""
+        calls = []
+
+        def add():
+            loop.add_signal_handler(signal.SIGUSR1, calls.append, "loop")
+
+        async def main():
+            if added == "in the run":
+                add()
+            signal.signal(signal.SIGUSR1, lambda *args: calls.append("python"))
+            os.kill(os.getpid(), signal.SIGUSR1)
+            async with asyncio.timeout(5):
+                while len(calls) < 2:
+                    await asyncio.sleep(0.001)
+            assert loop.remove_signal_handler(signal.SIGUSR1)
+
+        if added == "before the run":
+            add()
+        loop.run_until_complete(main())
+        assert calls == ["python", "loop"]
+
     def test_removed(self, loop):
         loop.add_signal_handler(SIGNAL, print)
         assert signal.getsignal(SIGNAL) is not signal.SIG_DFL

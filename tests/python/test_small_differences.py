@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import os
 import socket
 
 import gyre
@@ -86,3 +87,55 @@ def test_marks_are_whole_bytes(loop):
         assert transport.get_write_buffer_limits() == (0, 1)
         transport.abort()
         loop.run_until_complete(asyncio.sleep(0))
+
+
+def test_a_server_whose_socket_was_closed_can_be_closed(loop):
+    async def main():
+        loop.set_exception_handler(lambda loop, context: None)  # the accept may say EBADF
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = await loop.create_server(asyncio.Protocol, sock=listener)
+        listener.close()
+        server.close()
+        assert not server.is_serving() and not server.sockets
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("method", ["connect_read_pipe", "connect_write_pipe"])
+def test_a_pipe_without_a_protocol_stays_open(loop, method):
+    ends = os.pipe()
+    with open(ends[0], "rb", 0) as reader, open(ends[1], "wb", 0) as writer:
+        pipe = reader if method == "connect_read_pipe" else writer
+        with pytest.raises(AttributeError, match="connection_made"):
+            loop.run_until_complete(getattr(loop, method)(lambda: None, pipe))
+        assert not pipe.closed
+        writer.write(b"data")
+        assert reader.read(10) == b"data"
+
+
+def test_whose_exception_it_is_that_a_read_pipe_reports(loop):
+    reports = []
+
+    class Protocol(asyncio.Protocol):
+        def data_received(self, data):
+            raise LookupError(data)
+
+        def connection_lost(self, exc):
+            lost.set_result(exc)
+
+    async def main():
+        loop.set_exception_handler(lambda loop, context: reports.append(context))
+        ends = os.pipe()
+        transport, protocol = await loop.connect_read_pipe(Protocol, open(ends[0], "rb", 0))
+        with open(ends[1], "wb", 0) as writer:
+            writer.write(b"data")
+            while not reports:
+                await asyncio.sleep(0)
+        assert await asyncio.wait_for(lost, 10) is None
+        (report,) = reports
+        assert report["protocol"] is protocol and report["transport"] is transport
+        assert "data_received" in report["message"]
+        assert report["exception"].args == (b"data",)
+
+    lost = loop.create_future()
+    loop.run_until_complete(main())

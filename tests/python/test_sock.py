@@ -746,3 +746,50 @@ def test_the_socket_of_a_transport(loop, pair, what):
             assert await receiving in (b"", 0, (b"", None), (0, None), (b"", ""), (0, ""))
 
     drive(loop, main())
+
+
+@pytest.mark.parametrize("method", ["sock_recv_into", "sock_recvfrom_into"])
+@pytest.mark.parametrize("buffer", [b"read-only", "text", 5, None])
+def test_the_words_about_a_buffer(loop, pair, method, buffer):
+    async def main():
+        with pytest.raises(TypeError) as caught:
+            await getattr(loop, method)(pair[0], buffer)
+        return str(caught.value)
+
+    def words():
+        plain = getattr(pair[0], method.removeprefix("sock_"))
+        with pytest.raises(TypeError) as caught:
+            plain(buffer)
+        return str(caught.value)
+
+    pair[1].send(b"data")
+    if method == "sock_recv_into" or isinstance(buffer, (bytes, str)):  # else asyncio wants a len()
+        assert drive(loop, main()) == words()
+    else:
+        assert "has no len()" in drive(loop, main())
+
+
+def test_accepting_with_what_is_no_socket(loop):
+    for what in (None, 5):
+        with pytest.raises(AttributeError, match="fileno"):
+            drive(loop, loop.sock_accept(what))
+
+
+@pytest.mark.only("gyre")
+def test_a_receive_beside_a_reader(loop, pair):
+    """asyncio has one reader per descriptor, and the later takes its place."""
+    left, right = pair
+
+    async def main():
+        task = loop.create_task(loop.sock_recv(left, 10))
+        await spin()
+        assert not loop.remove_reader(left)
+        ready = asyncio.Event()
+        loop.add_reader(left, ready.set)
+        right.send(b"data")
+        assert await task == b"data"
+        right.send(b"more")
+        await ready.wait()
+        assert loop.remove_reader(left)
+
+    drive(loop, main())
