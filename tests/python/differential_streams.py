@@ -283,6 +283,8 @@ class Streams(Transports):
             await start(ssl_context(server_side))
         except BaseException:
             conn.unclean = True
+            if conn.writer._transport is None:  # of a connection that was lost: asyncio stumbles
+                conn.writer._transport = conn.transport  # over that, and its __del__ once more
             raise
         finally:
             conn.starting = False

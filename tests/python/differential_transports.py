@@ -296,10 +296,11 @@ class Conn:
 
     def note_end(self, exc):
         """Of a handshake: what is closing may be closed before the peer's first word or after it,
-        by how many turns it took to accept the connection; EPIPE or ECONNRESET tells which."""
+        by how many turns it took to accept the connection; EPIPE, ECONNRESET or an end tells which,
+        and nothing else has the peer seen."""
         shakes = isinstance(self.peer, TlsEnd) and not self.peer.shaken
-        early = shakes and isinstance(exc, ConnectionError)
-        self.note("end", "ConnectionError" if early else told(exc)[0])
+        early = shakes and isinstance(exc, (ConnectionError, ssl.SSLEOFError))
+        self.note("end", "no handshake" if early else told(exc)[0])
 
     def pump(self):
         if self.peer is None or self.peer_over or self.peer.fileno() < 0 or self.kind == "rpipe":

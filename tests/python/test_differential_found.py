@@ -185,6 +185,18 @@ class Worlds(Transports):
 
 
 STREAMS = {
+    "start_tls() and close() at once": [
+        [
+            (
+                "open_stream",
+                "server",
+                2,
+                False,
+                [("gather", [[("start_tls", 0)], [("writer", 0, "close")]], False)],
+            )
+        ],
+        [("spawn", [])],
+    ],
     "drain() behind a write to a peer that left": [
         [("open_stream", "client", 2, False, [])],
         [("spawn", [])],

@@ -8,8 +8,8 @@ import io
 import types
 
 import pytest
-from tcp_tools import drive, spin
-from test_streams import connected, end, is_adopted
+from tcp_tools import connected, drive, end, spin
+from test_streams import is_adopted
 
 CALLS = {"read": (5,), "readexactly": (2,), "readuntil": (b"\n",), "readline": ()}
 
