@@ -300,6 +300,8 @@ class Conn:
         and nothing else has the peer seen."""
         shakes = isinstance(self.peer, TlsEnd) and not self.peer.shaken
         early = shakes and isinstance(exc, (ConnectionError, ssl.SSLEOFError))
+        # Closed with something unread: what the kernel had not sent by then is gone.
+        self.unclean |= isinstance(exc, ConnectionResetError)
         self.note("end", "no handshake" if early else told(exc)[0])
 
     def pump(self):

@@ -6,6 +6,7 @@ import contextlib
 import pytest
 import tcp_tools
 from differential import World, compare, lines_of, trace_of
+from differential_servers import Servers
 from differential_sockets import Sockets
 from differential_streams import Streams
 from differential_transports import BIG, Transports
@@ -243,6 +244,17 @@ def test_streams(name):
 @pytest.mark.parametrize("debug", [False, True])
 def test_transports(name, debug):
     compare(Worlds, TRANSPORTS[name], debug)
+
+
+def test_much_is_written_and_closed_with_something_unread():
+    """The peer is reset: how much of it has left by then is the kernel's."""
+    program = [
+        [("serve", "tcp", False, False, False, [])],
+        [("server", 0, "serve_forever")],
+        [("peer_dial", 0)],
+        [("write", 0, BIG, bytes), ("peer_send", 0, 1), ("close", 0)],
+    ]
+    compare(Servers, program)
 
 
 @pytest.mark.parametrize("name", SOCKETS)
