@@ -604,7 +604,9 @@ loop_watch_signals(struct gpy_loop *self, PyObject *flag)
     if (truth < 0)
         return NULL;
     self->signals_watched = truth != 0;
-    if (self->in_run)
+    /* The main thread may add a handler to a loop that another thread runs: its signals come there.
+     */
+    if (self->in_run && self->thread_id == PyThread_get_thread_ident())
         gpy_loop_signals_begin(self);
     Py_RETURN_NONE;
 }

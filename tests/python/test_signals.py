@@ -207,6 +207,27 @@ class TestHandlers:
         assert seen == [thread]
         loop.remove_signal_handler(SIGNAL)
 
+    def test_added_to_a_loop_that_another_thread_has_just_begun_to_run(self, new_loop):
+        """It has waited for nothing yet, and the wakeup descriptor is none of its business."""
+        loop = new_loop()
+        started, added = threading.Event(), threading.Event()
+
+        def first():
+            started.set()
+            assert added.wait(10)
+            loop.stop()
+
+        loop.call_soon(first)
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        assert started.wait(10)
+        loop.add_signal_handler(SIGNAL, print)
+        added.set()
+        thread.join()
+        loop.remove_signal_handler(SIGNAL)
+        loop.close()
+        assert signal.set_wakeup_fd(-1) == -1
+
     def test_python_handler_set_afterwards(self, loop):
         """Both are called: that of signal.signal(), and the loop's by the wakeup descriptor."""
         calls = []
