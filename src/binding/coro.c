@@ -175,7 +175,7 @@ gpy_stream_wait(struct gpy_coro *self, const char *method, PyObject **result)
 
 /* The reader has let go of its intake while we waited: asyncio's own method starts anew. */
 static GY_COLD PySendResult
-hand_over(struct gpy_coro *self, PyObject **result)
+start_anew(struct gpy_coro *self, PyObject **result)
 {
     PyObject *args[2] = {self->owner, NULL};
     PyObject *count = NULL;
@@ -211,7 +211,7 @@ go_on(struct gpy_coro *self, PySendResult status, PyObject **result)
 {
     if (GY_UNLIKELY(self->intake != NULL && self->intake->orphaned)) {
         if (status != PYGEN_ERROR)
-            status = hand_over(self, result);
+            status = start_anew(self, result);
         if (status != PYGEN_NEXT)
             finish(self);
         return status;

@@ -339,12 +339,10 @@ static int
 take_buffer(struct gpy_sockop *self, PyObject *buffer, const char *format, int *fd)
 {
     *fd = -1;
-    if (GY_LIKELY(PyBytes_CheckExact(buffer) && format[0] == 'y')) {
-        if (PyObject_GetBuffer(buffer, &self->view, PyBUF_SIMPLE) < 0)
-            self->view.obj = NULL;
-        else if ((*fd = descriptor_of(self->loop->state, self->sock)) >= 0)
-            return 0;
-    } else if (!PyArg_Parse(buffer, format, &self->view)) {
+    bool taken = GY_LIKELY(PyBytes_CheckExact(buffer) && format[0] == 'y')
+                     ? PyObject_GetBuffer(buffer, &self->view, PyBUF_SIMPLE) == 0
+                     : PyArg_Parse(buffer, format, &self->view);
+    if (!taken) {
         self->view.obj = NULL;
         raise_as_first_argument(buffer, format);
     } else if ((format[0] == 'w' && self->view.len == 0) ||

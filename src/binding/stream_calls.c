@@ -217,11 +217,6 @@ reader_exception(struct gpy_state *state, PyObject *reader)
 static int
 transport_is_closing(struct gpy_state *state, PyObject *transport)
 {
-    if (GY_LIKELY(Py_IS_TYPE(transport, state->stream_transport_type))) {
-        struct gpy_transport *base = &((struct gpy_stream_transport *)transport)->base;
-        if (base->instance_dict == NULL)
-            return base->closing;
-    }
     PyObject *closing = PyObject_CallMethodNoArgs(transport, state->str_is_closing);
     int truth = closing ? PyObject_IsTrue(closing) : -1;
     Py_XDECREF(closing);

@@ -158,12 +158,13 @@ gpy_streams_drained(struct gpy_state *state, PyObject *protocol, struct gpy_inta
     PyObject *dict = PyObject_GenericGetDict(protocol, NULL);
     if (dict == NULL)
         return false;
-    bool drained = intake != NULL && is_as_remembered(intake->protocol_version, dict);
-    if (GY_UNLIKELY(!drained)) {
+    uint64_t version = intake != NULL ? gpy_attributes_version(dict) : 0;
+    bool drained = version != 0 && version == intake->protocol_version;
+    if (!drained) {
         drained = is_drained(state, dict);
-        if (drained && intake != NULL &&
+        if (drained && version != 0 &&
             PyDict_GetItemWithError(dict, state->str_data_received) == NULL)
-            intake->protocol_version = gpy_attributes_version(dict);
+            intake->protocol_version = version;
     }
     Py_DECREF(dict);
     return drained;
